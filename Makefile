@@ -1,0 +1,30 @@
+# make demo     the main job with the draft voice, on a short story
+# make test     the quick tests; make test-long the slow ones
+VENV := .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+.PHONY: install demo test test-long lint clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[draft,test]'
+	touch $@
+
+demo: install
+	$(BIN)/python -m jobs.generate book=examples/the_lighthouse_clock.txt engine=espeak
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+test: lint
+	$(BIN)/python -m pytest -m "not long and not gpu"
+
+test-long: install
+	$(BIN)/python -m pytest -m "long and not gpu"
+
+clean:
+	rm -rf $(VENV) build *.egg-info

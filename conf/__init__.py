@@ -1,0 +1,1 @@
+"""Named choices, in YAML. Types, ranges and defaults are in `pipeline.config`."""

@@ -1,0 +1,141 @@
+"""Options between `pipeline.config` and Hydra: the schema it needs, the typed result, one-line errors, --help."""
+
+import atexit
+import difflib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import conf
+from pipeline.config import ChatterboxConfig, EspeakConfig, GenerateConfig, VoicesConfig, options, validate
+from pipeline.errors import UserError
+
+ENGINE_CONFIGS = {"chatterbox": ChatterboxConfig, "espeak": EspeakConfig}
+CONF = Path(conf.__file__).parent
+QUOTING = "quote a value with = , ( ) or spaces, as in \"book='My Book (1).txt'\""
+
+
+def register(name: str, schema: type) -> None:
+    """Make `schema` known to Hydra as `<name>_schema`, and the resolvers that the YAML files use."""
+    store = ConfigStore.instance()
+    store.store(f"{name}_schema", _writable(schema))
+    for engine, config in ENGINE_CONFIGS.items():
+        store.store(f"{engine}_schema", _writable(config), group="engine")
+    OmegaConf.register_new_resolver("usage", lambda: usage(name, schema), replace=True)
+    OmegaConf.register_new_resolver("conf", lambda path: str(CONF / path), replace=True)
+    OmegaConf.register_new_resolver("scratch", _scratch, use_cache=True, replace=True)
+
+
+def _writable(schema: type) -> DictConfig:
+    """`schema` as Hydra needs it: OmegaConf takes a frozen dataclass for a read-only configuration."""
+    config = OmegaConf.structured(schema)
+    nodes = [config]
+    while nodes:
+        node = nodes.pop()
+        node._set_flag("readonly", None)
+        nodes += [child for key in node if isinstance(child := node._get_node(key), DictConfig)]
+    return config
+
+
+def _scratch() -> str:
+    """A folder for the file that --multirun insists on writing; gone when the process ends."""
+    folder = tempfile.mkdtemp(prefix="hydra-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def to_dataclass(config: DictConfig, schema: type) -> Any:
+    """The typed, validated configuration; UserError for what is missing, unknown or out of range."""
+    try:
+        if missing := OmegaConf.missing_keys(config):
+            raise UserError(f"{min(missing)}= is missing; --help shows how")
+        _reject_unknown(config)
+        typed = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise UserError(one_line(error)) from error
+    validate(typed)
+    return typed
+
+
+def _reject_unknown(config: DictConfig, prefix: str = "") -> None:
+    """Hydra lets `+extra=1` into a typed configuration; nothing would ever read it."""
+    known = {f.name for f in fields(OmegaConf.get_type(config))}
+    for key in config:
+        if key not in known:
+            raise UserError(_no_such_option(f"{prefix}{key}"))
+        if isinstance(child := config._get_node(key), DictConfig):
+            _reject_unknown(child, f"{prefix}{key}.")
+
+
+def one_line(error: Exception) -> str:
+    """Hydra's and OmegaConf's messages in one line, with the way out that helps here."""
+    text = str(error).strip() or type(error).__name__
+    first, cause = text.splitlines()[0], str(error.__cause__ or "").strip().splitlines()
+    if isinstance(error, OverrideParseException):
+        return f"cannot read the option {error.override}; {QUOTING}"
+    if found := re.match(r"Ambiguous value for argument '(.+)'", first):
+        return f"{found[1]} is several values (a sweep wants --multirun); {QUOTING}"
+    if found := re.match(r"Could not override '([^']+)'", first):
+        return _no_such_option(found[1])
+    if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+        return f"{found[1]}={found[2]}: no such choice; one of {', '.join(choices(found[1]))}"
+    if found := re.match(r"Error merging override (.+)", first):
+        return f"{found[1]}: {cause[0] if cause else 'wrong value'}"
+    return first
+
+
+def _no_such_option(name: str) -> str:
+    known = [option for option, _ in all_options(GenerateConfig)] + [option for option, _ in all_options(VoicesConfig)]
+    near = difflib.get_close_matches(name, known, n=1)
+    if near == [name]:
+        return f"the option {name} belongs to another engine than the one chosen"
+    return f"there is no option {name}" + (f"; did you mean {near[0]}?" if near else "; --help lists all")
+
+
+def all_options(schema: type) -> Iterator[tuple[str, Field]]:
+    """Every option of a job, those of each engine included: dotted name and dataclass field."""
+    for name, field in options(schema):
+        if name != "engine.name":
+            yield name, field
+    for config in ENGINE_CONFIGS.values():
+        yield from ((name, field) for name, field in options(config, "engine.") if name != "engine.name")
+
+
+def choices(group: str) -> list[str]:
+    """The named choices of a folder of `conf/`."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def usage(name: str, schema: type) -> str:
+    """The --help text: the named choices, then every option with its default, meaning, unit and range."""
+    lines = [f"python -m jobs.{name} OPTION=VALUE ...", "", "named choices:"]
+    groups = [
+        group for group in ("engine", "voice", "sampling", "precision") if group in {f.name for f in fields(schema)}
+    ]
+    lines += [f"  {group}=" + "|".join(choices(group)) for group in groups]
+    lines += ["", "options:"] + [
+        f"  {option}={default(f)}".ljust(36) + f" {meaning(f)}" for option, f in all_options(schema)
+    ]
+    lines += ["", "Hydra's own: --cfg job, --multirun, --config-dir DIR (your own voice/NAME.yaml and the like)"]
+    return "\n".join(lines).replace("$", "$$")  # Hydra fills it in as a string.Template
+
+
+def default(field: Field) -> str:
+    return {None: "null", "???": ""}.get(field.default, str(field.default))
+
+
+def meaning(field: Field) -> str:
+    """What the option means, its unit and its range or choices."""
+    low, high, names = (field.metadata[key] for key in ("low", "high", "choices"))
+    limits = "|".join(names) or " to ".join(str(limit) for limit in (low, high) if limit is not None)
+    notes = ", ".join(note for note in (field.metadata["unit"], limits) if note)
+    return field.metadata["meaning"] + (f" ({notes})" if notes else "")

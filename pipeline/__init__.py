@@ -1,0 +1,1 @@
+"""The library behind the jobs: text in, checked and watermarked speech out. Knows nothing of Hydra."""

@@ -1,0 +1,240 @@
+"""Every option, once: name, type, default, unit, range, meaning. YAML files only choose among them.
+
+Knows nothing of Hydra; `jobs.cli` hands these classes to it as the schema. `validate` is the only place where
+ranges are checked, and the README's table is made from the fields' metadata.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from pipeline.errors import UserError
+
+AUDIO_VERSION = 1  # raise it when the code changes samples for the same options: it enters every utterance's key
+
+
+def option(
+    default: Any,
+    meaning: str,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field that knows its meaning, unit, and inclusive range or choices."""
+    return field(default=default, metadata=dict(meaning=meaning, unit=unit, low=low, high=high, choices=choices))
+
+
+def group(cls: type) -> Any:
+    return field(default_factory=cls, metadata=dict(group=True))
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """How a book becomes utterances."""
+
+    join_chars: int = option(
+        200, "join neighbouring sentences of a paragraph up to this; 0: one sentence an utterance", "characters", 0, 280
+    )
+    pause_clause_s: float = option(0.15, "pause after an utterance that ends inside a sentence", "s", 0, 60)
+    pause_sentence_s: float = option(0.4, "pause after a sentence", "s", 0, 60)
+    pause_paragraph_s: float = option(0.8, "pause after a paragraph", "s", 0, 60)
+    pause_heading_s: float = option(1.2, "pause after a heading", "s", 0, 60)
+    pause_scene_s: float = option(2.0, "pause at a scene break", "s", 0, 60)
+    pause_chapter_s: float = option(3.0, "pause after a chapter", "s", 0, 60)
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What turns utterances into speech. Each engine has its own options."""
+
+    name: str = option("???", "which engine")
+
+
+@dataclass(frozen=True)
+class ChatterboxConfig(EngineConfig):
+    """English Chatterbox."""
+
+    name: str = option("chatterbox", "the product", choices=("chatterbox",))
+    checkpoint: str | None = option(
+        None, "folder with the five stock files, or stand-in, or stand-in-tiny; null: the Hugging Face cache or hub"
+    )
+    revision: str | None = option(None, "commit of the hub's repository to use; null: the cached one, else the newest")
+    max_tokens: int = option(1000, "speech-token cap; reaching it is the failure no_eos", "tokens", 25, 4000)
+    flow_steps: int = option(10, "Euler steps of the flow decoder", "steps", 1, 100)
+    cache: str = option("~/.cache/chatterbox-batch", "folder of what is computed once: conditionals, stand-in weights")
+
+
+@dataclass(frozen=True)
+class EspeakConfig(EngineConfig):
+    """A draft voice: no download, no GPU."""
+
+    name: str = option("espeak", "embedded draft voice", choices=("espeak",))
+    voice: str = option("en-gb-x-rp", "espeak-ng voice")
+    rate_wpm: int = option(170, "speaking rate", "words/min", 80, 450)
+    pitch: int = option(50, "pitch", "0-99", 0, 99)
+
+
+@dataclass(frozen=True)
+class VoiceConfig:
+    """Whose voice speaks (engine=chatterbox)."""
+
+    name: str | None = option(None, "speaker name in the manifest; null: the clip's file name")
+    path: str | None = option(None, "reference recording, any rate, mono or stereo; null: the checkpoint's own voice")
+    licence: str | None = option(None, "terms of the recording, copied into the run record")
+    prompt_seconds: float = option(10.0, "how much of the recording the decoder hears", "s", 1, 10)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Stock Chatterbox's names and defaults."""
+
+    exaggeration: float = option(0.5, "emotion", "", 0, 2)
+    cfg_weight: float = option(0.5, "classifier-free guidance; 0: none", "", 0, 2)
+    temperature: float = option(0.8, "sampling temperature", "", 0.05, 5)
+    repetition_penalty: float = option(1.2, "penalty on tokens already used", "", 1, 10)
+    min_p: float = option(0.05, "drop tokens below this share of the likeliest", "", 0, 1)
+    top_p: float = option(1.0, "keep the likeliest tokens up to this mass", "", 0.01, 1)
+
+
+DTYPES = ("auto", "fp32", "tf32", "bf16")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """One number format a component; auto: the best that the device has (bf16/tf32 on CUDA, else fp32)."""
+
+    t3: str = option("auto", "token decoder", choices=DTYPES)
+    flow: str = option("auto", "tokens to mel", choices=("auto", "fp32", "tf32"))
+    vocoder: str = option("auto", "mel to samples", choices=("auto", "fp32", "tf32"))
+    voice_encoder: str = option("auto", "voice conditionals", choices=("auto", "fp32", "tf32"))
+
+    def __str__(self) -> str:
+        values = [getattr(self, f.name) for f in fields(self)]
+        return (
+            values[0]
+            if len(set(values)) == 1
+            else " ".join(f"{f.name}={v}" for f, v in zip(fields(self), values, strict=True))
+        )
+
+
+FP32 = Precision("fp32", "fp32", "fp32", "fp32")
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """In what order and company utterances are rendered."""
+
+    window: int = option(1024, "utterances rendered, checked and retried together", "utterances", 1, 1_000_000)
+    bucket_size: int = option(32, "largest bucket of similar lengths", "utterances", 1, 4096)
+    max_padding: float = option(0.15, "a bucket's shortest is at most this share shorter than its longest", "", 0, 1)
+    chars_per_second: float = option(15.0, "speaking rate assumed when predicting lengths", "1/s", 1, 100)
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """What makes speech bad. Sources: the survey of nine tools in the design notes; see `pipeline.checks`."""
+
+    silent_db: float = option(-50.0, "silent: the whole is quieter", "dBFS RMS", -120, 0)
+    clipped_level: float = option(0.99, "a sample this large is clipped", "of full scale", 0.5, 1)
+    clipped_share: float = option(0.005, "clipped: more of the samples are", "", 0, 1)
+    max_chars_per_second: float = option(28.0, "too_short: faster than this (texts over 40 characters)", "1/s", 1, 1000)
+    too_long_base_s: float = option(1.5, "too_long: longer than this and the next together", "s", 0, 600)
+    too_long_per_word_s: float = option(0.75, "too_long: allowance a word", "s", 0.01, 60)
+    repeated_s: float = option(3.0, "repeated: speech tokens loop for so long", "s", 0.5, 600)
+    cut_off_db: float = option(-20.0, "cut_off: the last 10 ms are louder, against the peak", "dB", -120, 0)
+    pause_floor_db: float = option(
+        -42.0, "a 10 ms frame is silent below this, against the loudest frame", "dB", -120, 0
+    )
+    max_pause_s: float = option(2.0, "long_pause: silent frames in a row", "s", 0.05, 600)
+
+
+@dataclass(frozen=True)
+class WatermarkConfig:
+    """Perth's implicit watermark: applied last, and found again in the written samples."""
+
+    enabled: bool = option(True, "false is recorded in every row and in the run record")
+    threshold: float = option(0.5, "no_watermark: the detector's confidence is lower", "", 0, 1)
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    """Weights & Biases. Never asks, never fails the job."""
+
+    mode: str = option(
+        "auto", "auto: online with a key, else offline", choices=("auto", "online", "offline", "disabled")
+    )
+    project: str = option("chatterbox-batch", "project")
+    entity: str | None = option(None, "team or user; null: the key's default")
+    audio_samples: int = option(8, "clips in the table at the end", "clips", 0, 100)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What decides how a voice sounds: shared by every job."""
+
+    engine: EngineConfig = group(EngineConfig)
+    voice: VoiceConfig = group(VoiceConfig)
+    precision: Precision = group(Precision)
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+
+
+@dataclass(frozen=True)
+class GenerateConfig(ModelConfig):
+    """`python -m jobs.generate`."""
+
+    book: str = option("???", "the text to speak, UTF-8")
+    out: str | None = option(None, "the run's folder; null: outputs/<book's name>")
+    sampling: Sampling = group(Sampling)
+    text: TextConfig = group(TextConfig)
+    plan: PlanConfig = group(PlanConfig)
+    check: CheckConfig = group(CheckConfig)
+    watermark: WatermarkConfig = group(WatermarkConfig)
+    wandb: WandbConfig = group(WandbConfig)
+    seed: int = option(0, "run seed; enters every utterance's own seed", "", 0, 2**31 - 1)
+    chapters: str | None = option(None, "render these only, as in 1-3 or '0,2,5-7'; null: all")
+    limit: int | None = option(None, "render only so many utterances, from the start", "utterances", 1)
+    shard: int = option(0, "which part this process renders, from 0", "", 0)
+    num_shards: int = option(1, "parts the work is cut into", "", 1, 100_000)
+    max_failures: int = option(0, "more failed utterances than this end in exit 1", "utterances", 0)
+    dry_run: bool = option(False, "print the plan and render nothing")
+
+
+@dataclass(frozen=True)
+class VoicesConfig(ModelConfig):
+    """`python -m jobs.voices`."""
+
+    clips: str = option("???", "folder of recordings (wav, flac, ogg, mp3), searched in depth")
+
+
+def options(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every option below a config class: its dotted name and its dataclass field."""
+    for f in fields(cls):
+        if f.metadata.get("group"):
+            yield from options(f.default_factory, f"{prefix}{f.name}.")
+        else:
+            yield prefix + f.name, f
+
+
+def validate(config: Any, prefix: str = "") -> None:
+    """Hold every value against its range or choices; UserError names the first that is out of it."""
+    for f in fields(config):
+        value, name = getattr(config, f.name), prefix + f.name
+        if is_dataclass(value):
+            validate(value, f"{name}.")
+        elif value is not None and (wanted := _outside(value, f.metadata)):
+            raise UserError(f"{name}={value} is out of range: {wanted} wanted")
+
+
+def _outside(value: Any, meta: Any) -> str:
+    """What was wanted, if `value` is not within it; else an empty string."""
+    if choices := meta["choices"]:
+        return "" if value in choices else "one of " + ", ".join(choices)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return ""
+    low, high = meta["low"], meta["high"]
+    if math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high):
+        return ""
+    limits = ", ".join(f"{limit} or {word}" for limit, word in ((low, "more"), (high, "less")) if limit is not None)
+    return f"{limits} {meta['unit']}".strip()

@@ -1,0 +1,9 @@
+"""What can end a job on purpose. Everything else that is raised is a bug and keeps its traceback."""
+
+
+class UserError(Exception):
+    """Wrong configuration or input: one line that names the thing, the value and the way out. Exit 2."""
+
+
+class WorkError(Exception):
+    """Right configuration, but the work failed (disk full, too many failures): one line. Exit 1."""
