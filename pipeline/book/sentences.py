@@ -1,0 +1,52 @@
+"""Where sentences end: NLTK's Punkt, and a few rules for what it does not know. Knows nothing of utterances.
+
+NLTK's own English model is used where it is installed; nothing is downloaded. Else Punkt learns from the book itself.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+Span = tuple[int, int]
+
+ABBREVIATIONS = set(
+    "adm apr assn aug ave bros co corp dec dept ed edn esq est etc feb fig figs inc jan jr jul ltd mt mts nov oct op "
+    "phd pl pt rd sept sr vol vols".split()
+)
+# They never end a sentence, whatever follows. "I." does.
+OPENING = re.compile(
+    r"(?:\b(?:Mr|Mrs|Ms|Messrs|Mme|Mlle|Mons|Dr|Prof|Rev|Revd|St|Ste|Capt|Col|Gen|Lieut|Lt|Maj|Sgt|Sergt|Hon|Gov|Sen|"
+    r"[Ee]\.g|[Ii]\.e|[Cc]f|[Vv]iz|[Vv]s)|(?<!\w)[A-HJ-Z])\.$"
+)
+NUMBER_SIGN = re.compile(r"\b(?:[Nn]os?|pp?|[Vv]ol|[Cc]h)\.$")
+LEADING_MARKS = re.compile(r"[\"'(\[\s—–-]*")
+
+
+def sentence_splitter(paragraphs: Sequence[str]) -> Callable[[str], list[Span]]:
+    """What finds the sentences of one paragraph. Quotes and white space must be plain ASCII, which Punkt knows."""
+    from nltk.tokenize.punkt import PunktSentenceTokenizer, PunktTokenizer, PunktTrainer  # takes a second
+
+    try:
+        punkt = PunktTokenizer("english")
+    except LookupError:
+        params = PunktTrainer("\n\n".join(paragraphs)).get_params()
+        # Words that happen to end sentences only ("die.", "ill.") look like abbreviations to Punkt.
+        inside = {word.lower() for text in paragraphs for word in re.findall(r"(?<![\w.])([\w.]{1,12})\. +[a-z]", text)}
+        params.abbrev_types = (params.abbrev_types & inside) | ABBREVIATIONS
+        punkt = PunktSentenceTokenizer(params)
+    return lambda text: _repaired(text, list(punkt.span_tokenize(text)))
+
+
+def _repaired(text: str, spans: Sequence[Span]) -> list[Span]:
+    """Punkt's sentences without its wrong ends; together they cover the whole text."""
+    starts = [after for (_, before), (after, _) in pairwise(spans) if _is_boundary(text, before, after)]
+    return list(pairwise([0, *starts, len(text)]))
+
+
+def _is_boundary(text: str, before: int, after: int) -> bool:
+    sentence = text[max(0, before - 20) : before]
+    first = text[LEADING_MARKS.match(text, after).end() :][:1]
+    # "Well!" thought Alice; "Which way?", holding
+    if OPENING.search(sentence) or first.islower() or not text[after - 1].isspace():
+        return False
+    return bool(first) and not (first.isdigit() and NUMBER_SIGN.search(sentence))
