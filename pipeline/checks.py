@@ -1,0 +1,115 @@
+"""What makes speech bad. Pure functions on samples and tokens; knows no engine, file or retry.
+
+Thresholds are options (`CheckConfig`) and come from what nine public tools use and their users report: the limits of
+28 characters a second and of 1.5 s + 0.75 s a word, -42 dB for silence, -20 dB in the last 10 ms for a cut-off end.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.config import CheckConfig
+from pipeline.engine import Speech
+
+TOKENS_PER_SECOND = 25
+LONGEST_LOOP = 50  # tokens: 2 s, longer than any phrase a decoder was seen to loop on
+SHORT_TEXT = 40  # characters; below it a rate says nothing
+
+
+@dataclass(frozen=True)
+class Measures:
+    """A waveform in numbers. Levels are relative to full scale; empty or silent audio has -120 dB."""
+
+    duration_s: float
+    peak_db: float
+    rms_db: float
+    silence_ratio: float  # share of 10 ms frames below the floor
+    longest_pause_s: float
+    chars_per_second: float
+
+
+def measure(samples: np.ndarray, rate: int, text: str, floor_db: float) -> Measures:
+    """Measure `samples` (num_samples,) at `rate` Hz; `floor_db` is against the loudest 10 ms frame."""
+    duration = len(samples) / rate
+    levels = frame_levels(samples, rate)  # (num_frames,)
+    silent = levels <= max(levels.max(initial=-120.0) + floor_db, -120.0)
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], silent.view(np.int8), [0]))))
+    longest = int((edges[1::2] - edges[::2]).max(initial=0))
+    return Measures(
+        duration_s=duration,
+        peak_db=_db(np.abs(samples).max(initial=0.0)),
+        rms_db=_db(np.sqrt(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0),
+        silence_ratio=float(silent.mean()) if len(silent) else 1.0,
+        longest_pause_s=longest / 100,
+        chars_per_second=len(text) / duration if duration else 0.0,
+    )
+
+
+def frame_levels(samples: np.ndarray, rate: int) -> np.ndarray:
+    """RMS of each whole 10 ms frame in dBFS. (num_frames,)"""
+    frame = rate // 100
+    whole = samples[: len(samples) // frame * frame].reshape(-1, frame).astype(np.float64)
+    return 20 * np.log10(np.maximum(np.sqrt(np.mean(whole**2, axis=1)), 1e-6))
+
+
+def judge(speech: Speech, rate: int, options: CheckConfig, unchecked: frozenset[str] = frozenset()) -> tuple[str, str]:
+    """The first reason code that holds and what was found; two empty strings when the speech is good."""
+    if speech.error:
+        return "error", speech.error
+    if not np.isfinite(speech.samples).all():
+        return "nan", f"{np.count_nonzero(~np.isfinite(speech.samples))} samples are not finite"
+    text = speech.request.utterance.spoken_text
+    found = measure(speech.samples, rate, text, options.pause_floor_db)
+    for reason, detail in _findings(speech, rate, text, found, options):
+        if reason not in unchecked:
+            return reason, detail
+    return "", ""
+
+
+def _findings(speech: Speech, rate: int, text: str, found: Measures, options: CheckConfig):
+    """Every reason code that holds, the most telling first."""
+    if found.rms_db < options.silent_db:
+        yield "silent", f"{found.rms_db:.0f} dBFS RMS"
+    clipped = float(np.mean(np.abs(speech.samples) >= options.clipped_level)) if len(speech.samples) else 0.0
+    if clipped > options.clipped_share:
+        yield "clipped", f"{clipped:.1%} of the samples"
+    if speech.ended is False:
+        yield "no_eos", f"no end token within {len(speech.tokens)} tokens"
+    if (loop := longest_loop(speech.tokens)) >= options.repeated_s * TOKENS_PER_SECOND:
+        yield "repeated", f"{loop / TOKENS_PER_SECOND:.1f} s of speech tokens repeat"
+    if len(text) > SHORT_TEXT and found.chars_per_second > options.max_chars_per_second:
+        yield "too_short", f"{found.duration_s:.2f} s for {len(text)} characters"
+    if found.duration_s > (limit := longest_s(text, options)):
+        yield "too_long", f"{found.duration_s:.2f} s, at most {limit:.2f} s expected"
+    if found.longest_pause_s > options.max_pause_s:
+        yield "long_pause", f"{found.longest_pause_s:.2f} s of silence"
+    if (tail := _tail_db(speech.samples, rate)) > options.cut_off_db:
+        yield "cut_off", f"the last 10 ms are at {tail:.0f} dB of the peak"
+
+
+def longest_s(text: str, options: CheckConfig) -> float:
+    """Seconds that `text` may last: a digit counts as a word, and so do six letters of a monster word."""
+    words = max(len(text.split()), len(text) / 6) + sum(c.isdigit() for c in text)
+    return options.too_long_base_s + options.too_long_per_word_s * words
+
+
+def longest_loop(tokens: np.ndarray | None) -> int:
+    """Length in tokens of the longest stretch that repeats itself at some period, at least twice over."""
+    longest = 0
+    for period in range(1, min(LONGEST_LOOP, 0 if tokens is None else len(tokens) // 2) + 1):
+        same = np.concatenate(([0], (tokens[period:] == tokens[:-period]).view(np.int8), [0]))
+        edges = np.flatnonzero(np.diff(same))
+        run = int((edges[1::2] - edges[::2]).max(initial=0))
+        if run >= period:
+            longest = max(longest, run + period)
+    return longest
+
+
+def _tail_db(samples: np.ndarray, rate: int) -> float:
+    """Level of the last 10 ms against the peak, in dB."""
+    tail = samples[-(rate // 100) :].astype(np.float64)
+    return _db(np.sqrt(np.mean(tail**2)) if len(tail) else 0.0) - _db(np.abs(samples).max(initial=0.0))
+
+
+def _db(amplitude: float) -> float:
+    return float(20 * np.log10(max(float(amplitude), 1e-6)))

@@ -1,0 +1,100 @@
+"""The draft voice: espeak-ng through its shared library. Knows nothing of models, devices or seeds."""
+
+import _ctypes
+import contextlib
+import ctypes
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from pipeline.config import FP32, EspeakConfig
+from pipeline.engine import Identity, Request, Speech
+from pipeline.errors import UserError
+
+# From espeak-ng's speak_lib.h.
+SYNCHRONOUS, POS_CHARACTER, CHARS_UTF8, RATE, PITCH = 2, 1, 1, 1, 3
+SAMPLE_RATE = 24_000  # Hz; espeak-ng itself runs at 22,050
+
+Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+
+
+class EspeakEngine:
+    sample_rate = SAMPLE_RATE
+    precision = FP32
+    ladder = ()  # the same words always give the same samples: a second attempt would change nothing
+    unchecked = frozenset[str]()
+
+    def __init__(self, options: EspeakConfig) -> None:
+        self._options = options
+        try:
+            import espeakng_loader
+        except ImportError as error:
+            raise UserError("engine=espeak needs espeakng-loader: pip install 'chatterbox-batch[draft]'") from error
+        self._library, self._data = espeakng_loader.get_library_path(), espeakng_loader.get_data_path().encode()
+        self.identity = Identity(
+            model="espeak-ng",
+            revision=self._version(),
+            speaker=f"espeak-{options.voice}",
+            voice_sha256="",
+            options=dict(voice=options.voice, rate_wpm=options.rate_wpm, pitch=options.pitch),
+        )
+
+    def prepare(self) -> None:
+        self._speak("")
+
+    def max_tokens(self, predicted_s: float) -> int:
+        return 0
+
+    def synthesize(self, requests: Iterable[Request]) -> Iterator[Speech]:
+        for request in requests:
+            yield Speech(request, self._speak(request.utterance.spoken_text))
+
+    def in_use(self) -> dict[str, str]:
+        return dict(device="cpu", library=f"espeak-ng {self.identity.revision}", voice=self._options.voice)
+
+    def gpu_memory_gib(self) -> float:
+        return 0.0
+
+    def _version(self) -> str:
+        with fresh_library(self._library) as library:
+            library.espeak_Info.restype = ctypes.c_char_p
+            return library.espeak_Info(None).decode()
+
+    def _speak(self, text: str) -> np.ndarray:
+        """Samples of `text`. (num_samples,) float32"""
+        import soxr
+
+        parts: list[np.ndarray] = []
+
+        def collect(wav, count: int, _events) -> int:
+            if wav:
+                parts.append(np.ctypeslib.as_array(wav, (count,)).copy())
+            return 0  # go on
+
+        callback = Callback(collect)
+        with fresh_library(self._library) as library:
+            rate = library.espeak_Initialize(SYNCHRONOUS, 0, self._data, 0)
+            library.espeak_SetSynthCallback(callback)
+            if library.espeak_SetVoiceByName(self._options.voice.encode()) != 0:
+                raise UserError(f"engine.voice={self._options.voice}: espeak-ng has no such voice; try en-us")
+            library.espeak_SetParameter(RATE, self._options.rate_wpm, 0)
+            library.espeak_SetParameter(PITCH, self._options.pitch, 0)
+            data = text.encode() + b"\0"
+            library.espeak_Synth(data, len(data), 0, POS_CHARACTER, 0, CHARS_UTF8, None, None)
+            library.espeak_Terminate()
+        samples = np.concatenate(parts or [np.zeros(0, np.int16)]).astype(np.float32) / 32768
+        return soxr.resample(samples, rate, SAMPLE_RATE) if len(samples) else samples
+
+
+@contextlib.contextmanager
+def fresh_library(path: str) -> Iterator[ctypes.CDLL]:
+    """espeak-ng as just loaded, gone afterwards.
+
+    Its generator keeps hidden state that even espeak_Terminate does not reset: without this a text would sound
+    different after other texts. Costs 2 ms.
+    """
+    library = ctypes.CDLL(path)
+    try:
+        yield library
+    finally:
+        _ctypes.dlclose(library._handle)

@@ -1,0 +1,138 @@
+"""Who is rendered, under which key and seed, in what order and company. Pure: knows no engine, file or clock.
+
+An utterance's key and seed depend on its own text and on the options, never on its neighbours, its shard or the
+point at which a run was resumed.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.book import Utterance
+from pipeline.config import AUDIO_VERSION, GenerateConfig, PlanConfig
+from pipeline.engine import Identity
+from pipeline.errors import UserError
+
+ONSET_S = 0.4  # speech before and after the words, added to every predicted length
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An utterance with all that identifies and sizes its speech."""
+
+    utterance: Utterance
+    key: str  # hash of all that changes samples
+    seed: int
+    predicted_s: float
+
+
+def make_plan(utterances: Iterable[Utterance], identity: Identity, config: GenerateConfig) -> list[Planned]:
+    """Plan the whole book, in reading order."""
+    seen: Counter[str] = Counter()
+    params = parameters(identity, config)
+    planned = []
+    for utterance in utterances:
+        text, occurrence = utterance.spoken_text, seen[utterance.spoken_text]
+        seen[text] += 1
+        planned.append(
+            Planned(
+                utterance,
+                key=_digest(params, text, occurrence).hex()[:32],
+                seed=_seed(config.seed, text, occurrence),
+                predicted_s=ONSET_S + len(text) / config.plan.chars_per_second,
+            )
+        )
+    return planned
+
+
+def parameters(identity: Identity, config: GenerateConfig) -> dict[str, Any]:
+    """All that changes samples beside the text, as requested (not as a device happened to grant it)."""
+    return dict(
+        engine=config.engine.name,
+        model=identity.model,
+        revision=identity.revision,
+        voice_sha256=identity.voice_sha256,
+        options=identity.options,
+        sampling=asdict(config.sampling),
+        precision=asdict(config.precision),
+        watermark=config.watermark.enabled,
+        seed=config.seed,
+        audio_version=AUDIO_VERSION,
+    )
+
+
+def retry_seed(seed: int, attempt: int) -> int:
+    """The seed of a later attempt: new, but the same whenever and wherever it is made."""
+    return _seed(seed, "attempt", attempt)
+
+
+def _seed(*parts: Any) -> int:
+    return int.from_bytes(_digest(*parts)[:8], "big") >> 1  # 63 bits: torch seeds are signed
+
+
+def _digest(*parts: Any) -> bytes:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
+
+
+def choose(planned: Sequence[Planned], config: GenerateConfig) -> list[Planned]:
+    """What this process renders: `chapters`, then `limit`, then its contiguous `shard` of predicted seconds."""
+    chosen = [p for p in planned if p.utterance.chapter in _chapters(config.chapters, planned)]
+    chosen = chosen[: config.limit]
+    if config.shard >= config.num_shards:
+        raise UserError(
+            f"shard={config.shard} does not exist: num_shards={config.num_shards} makes 0 to {config.num_shards - 1}"
+        )
+    total, before, part = sum(p.predicted_s for p in chosen), 0.0, []
+    for item in chosen:
+        middle = before + item.predicted_s / 2
+        if int(middle / total * config.num_shards) == config.shard:
+            part.append(item)
+        before += item.predicted_s
+    return part
+
+
+def _chapters(spec: str | None, planned: Sequence[Planned]) -> set[int]:
+    """`1-3` or `0,2,5-7` as a set, held against the book's chapters; None: all."""
+    there = {p.utterance.chapter for p in planned}
+    if spec is None:
+        return there
+    wanted: set[int] = set()
+    for part in spec.split(","):
+        found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not found or int(found[1]) > int(found[2] or found[1]):
+            raise UserError(f"chapters={spec} is not a list of chapter numbers such as 1-3 or '0,2,5-7'")
+        wanted |= set(range(int(found[1]), int(found[2] or found[1]) + 1))
+    if missing := sorted(wanted - there):
+        raise UserError(f"chapters={spec}: the book has no chapter {missing[0]}, only {min(there)} to {max(there)}")
+    return wanted
+
+
+def windows(planned: Sequence[Planned], size: int) -> list[Sequence[Planned]]:
+    """Consecutive windows in reading order: what is rendered, checked and retried together."""
+    return [planned[i : i + size] for i in range(0, len(planned), size)]
+
+
+def buckets(window: Iterable[Planned], options: PlanConfig) -> list[list[Planned]]:
+    """A window longest first, cut where padding to a bucket's longest would exceed `max_padding`."""
+    made: list[list[Planned]] = []
+    for item in sorted(window, key=lambda p: (-p.predicted_s, p.utterance.id)):
+        if (
+            made
+            and len(made[-1]) < options.bucket_size
+            and item.predicted_s >= made[-1][0].predicted_s * (1 - options.max_padding)
+        ):
+            made[-1].append(item)
+        else:
+            made.append([item])
+    return made
+
+
+def padding_waste(made: Iterable[Sequence[Planned]]) -> float:
+    """Share of the padded buckets that is padding, by predicted seconds."""
+    used = sum(p.predicted_s for bucket in made for p in bucket)
+    padded = sum(bucket[0].predicted_s * len(bucket) for bucket in made)
+    return 1 - used / padded if padded else 0.0

@@ -1,0 +1,37 @@
+"""What `dry_run=true` prints: the plan in words. Knows nothing of engines or files."""
+
+from collections.abc import Sequence
+
+from pipeline.book import Book
+from pipeline.config import GenerateConfig
+from pipeline.plan import Planned, buckets, padding_waste, windows
+
+SAMPLE_RATE = 24_000  # Hz, of every engine
+LONGEST = 5  # items shown
+
+
+def plan_report(book: Book, chosen: Sequence[Planned], config: GenerateConfig) -> str:
+    """Chapters, utterances, what is not spoken, predicted hours, disk, padding, and the longest items."""
+    seconds = sum(item.predicted_s for item in chosen)
+    made = [bucket for part in windows(chosen, config.plan.window) for bucket in buckets(part, config.plan)]
+    lines = [f"{book.name}: {len(book.chapters)} chapters, {len(book.text):,} characters", ""]
+    lines += [f"{'chapter':>7} {'utterances':>10} {'minutes':>8}  title"]
+    for chapter in book.chapters:
+        items = [item for item in chosen if item.utterance.chapter == chapter.number]
+        minutes = sum(item.predicted_s for item in items) / 60
+        lines += [f"{chapter.number:>7} {len(items):>10} {minutes:>8.1f}  {chapter.title}"]
+    lines += ["", f"not spoken: {len(book.unspoken)} place(s)"]
+    lines += [
+        f"  at {mark.start}: {mark.reason}: {_excerpt(book.text[mark.start : mark.end])}" for mark in book.unspoken
+    ]
+    lines += ["", f"to render: {len(chosen)} utterances, {seconds / 3600:.2f} hours predicted"]
+    lines += [f"disk: {seconds * SAMPLE_RATE * 2 / 2**30:.2f} GiB"]
+    lines += [f"padding waste: {padding_waste(made):.1%} in {len(made)} buckets", "", "longest:"]
+    for item in sorted(chosen, key=lambda item: -item.predicted_s)[:LONGEST]:
+        lines += [f"  {item.utterance.id} {item.predicted_s:5.1f} s  {_excerpt(item.utterance.text)}"]
+    return "\n".join(lines)
+
+
+def _excerpt(text: str, width: int = 60) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else flat[: width - 1] + "…"

@@ -1,0 +1,120 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.book import Utterance
+from pipeline.config import ChatterboxConfig, GenerateConfig, PlanConfig, Sampling
+from pipeline.engine import Identity
+from pipeline.errors import UserError
+from pipeline.plan import buckets, choose, make_plan, padding_waste, retry_seed, windows
+
+IDENTITY = Identity("model", "r1", "me", "cafe", {"flow_steps": 10})
+CONFIG = GenerateConfig(book="b.txt", engine=ChatterboxConfig())
+
+
+def utterances(texts, chapter=1):
+    return [Utterance(f"b-{chapter:03d}-{i:05d}", "b", chapter, "", i, 0, 0, 0, t, t, 0.0) for i, t in enumerate(texts)]
+
+
+def plan(texts, identity=IDENTITY, config=CONFIG):
+    return make_plan(utterances(texts), identity, config)
+
+
+def test_the_same_text_said_twice_has_two_seeds_and_two_keys():
+    one, two = plan(["Yes.", "Yes."])
+    assert one.key != two.key and one.seed != two.seed
+
+
+def test_neighbours_change_neither_key_nor_seed():
+    alone, among = plan(["Hello there."])[0], plan(["A.", "Hello there.", "B."])[1]
+    assert (alone.key, alone.seed) == (among.key, among.seed)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(CONFIG, sampling=Sampling(temperature=0.7)),
+        replace(CONFIG, seed=1),
+        replace(CONFIG, watermark=replace(CONFIG.watermark, enabled=False)),
+        replace(CONFIG, precision=replace(CONFIG.precision, t3="fp32")),
+    ],
+)
+def test_every_option_that_changes_samples_changes_the_key(config):
+    assert plan(["Hello."], config=config)[0].key != plan(["Hello."])[0].key
+
+
+@pytest.mark.parametrize("change", [{"voice_sha256": "beef"}, {"revision": "r2"}, {"options": {"flow_steps": 5}}])
+def test_voice_revision_and_engine_options_change_the_key(change):
+    assert plan(["Hello."], replace(IDENTITY, **change))[0].key != plan(["Hello."])[0].key
+
+
+@pytest.mark.parametrize(
+    "config", [replace(CONFIG, out="x"), replace(CONFIG, device="cpu"), replace(CONFIG, limit=3, num_shards=2)]
+)
+def test_where_and_how_much_is_rendered_does_not_change_the_key(config):
+    assert plan(["Hello."], config=config)[0].key == plan(["Hello."])[0].key
+
+
+def test_a_retry_has_a_seed_of_its_own_that_is_the_same_every_time():
+    seeds = [retry_seed(7, attempt) for attempt in range(4)]
+    assert len({7, *seeds}) == 5 and seeds == [retry_seed(7, attempt) for attempt in range(4)]
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@given(st.lists(st.text("abc ", min_size=1, max_size=280), min_size=1, max_size=60), st.integers(1, 9))
+@settings(max_examples=60, deadline=None)
+def test_every_utterance_is_in_exactly_one_shard_and_shards_are_contiguous(texts, count):
+    planned = plan(texts)
+    shards = [choose(planned, replace(CONFIG, shard=i, num_shards=count)) for i in range(count)]
+    assert [item for shard in shards for item in shard] == planned
+
+
+def test_shards_are_cut_by_predicted_seconds_not_by_count():
+    planned = plan(["x" * 280] * 10 + ["y" * 14] * 200)
+    first, second = (choose(planned, replace(CONFIG, shard=i, num_shards=2)) for i in (0, 1))
+    seconds = [sum(item.predicted_s for item in shard) for shard in (first, second)]
+    assert abs(seconds[0] - seconds[1]) < 20 and len(first) < len(second)
+
+
+@given(st.lists(st.integers(1, 280), min_size=1, max_size=200), st.integers(1, 40), st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_every_utterance_of_a_window_is_in_exactly_one_bucket_and_padding_is_bounded(lengths, size, padding):
+    planned = plan(["x" * n for n in lengths])
+    options = PlanConfig(bucket_size=size, max_padding=padding)
+    made = buckets(planned, options)
+    assert sorted(item.utterance.id for bucket in made for item in bucket) == [item.utterance.id for item in planned]
+    assert all(len(bucket) <= size for bucket in made)
+    assert all(bucket[-1].predicted_s >= bucket[0].predicted_s * (1 - padding) - 1e-9 for bucket in made)
+    assert -1e-9 <= padding_waste(made) <= padding + 1e-9
+
+
+def test_a_window_is_rendered_longest_first():
+    made = buckets(plan(["short one.", "x" * 200, "y" * 100]), PlanConfig())
+    assert [len(bucket[0].utterance.text) for bucket in made] == [200, 100, 10]
+
+
+def test_windows_follow_the_order_of_reading():
+    planned = plan([f"Sentence {i}." for i in range(10)])
+    assert [len(part) for part in windows(planned, 4)] == [4, 4, 2]
+    assert [item for part in windows(planned, 4) for item in part] == planned
+
+
+def test_chapters_and_limit_choose_what_is_rendered_and_leave_the_ids_alone():
+    both = utterances(["A.", "B."], 1) + utterances(["C.", "D.", "E."], 2)
+    planned = make_plan(both, IDENTITY, CONFIG)
+    chosen = choose(planned, replace(CONFIG, chapters="2", limit=2))
+    assert [item.utterance.id for item in chosen] == ["b-002-00000", "b-002-00001"]
+    assert chosen == planned[2:4]
+
+
+@pytest.mark.parametrize("spec", ["3", "0-2", "x", "1-", "-1", "2-1,9"])
+def test_chapters_that_are_not_there_or_not_numbers_are_a_user_error(spec):
+    with pytest.raises(UserError, match="chapters="):
+        choose(plan(["A."]), replace(CONFIG, chapters=spec))
+
+
+def test_a_shard_beyond_the_last_is_a_user_error():
+    with pytest.raises(UserError, match="shard=2 .*0 to 1"):
+        choose(plan(["A."]), replace(CONFIG, shard=2, num_shards=2))
