@@ -1,0 +1,71 @@
+"""A run's folder and what is durable in it. Knows nothing of engines, checks or plans.
+
+The journal is the truth: an utterance is done when its row is there and its WAV is there. The order of writing makes
+that safe against a kill at any moment: WAV to a temporary name, fsync, rename, fsync the folder, then the row.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.book import Utterance
+from pipeline.errors import UserError, WorkError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where things are in a run's folder."""
+
+    root: Path
+
+    def wav(self, utterance: Utterance) -> Path:
+        return self.root / "wavs" / f"{utterance.chapter:03d}" / f"{utterance.id}.wav"
+
+    def journal(self, shard: int, num_shards: int) -> Path:
+        return self.root / "journal" / f"{shard}-of-{num_shards}.jsonl"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "metadata.parquet"
+
+    @property
+    def failed(self) -> Path:
+        return self.root / "failed.parquet"
+
+    def create(self) -> None:
+        """Make the folder, or say in one line why it cannot be."""
+        try:
+            for name in ("wavs", "journal", "runs"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+                if not os.access(self.root / name, os.W_OK):
+                    raise PermissionError(f"{self.root / name} is read-only")
+        except OSError as error:
+            raise UserError(f"out={self.root} is not writable ({error}); choose another out=") from error
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """What the disk refuses ends the job, in one line; all that was durable stays so."""
+        try:
+            yield
+        except OSError as error:
+            raise WorkError(f"cannot write to {self.root}: {error}; mend that, then run the same again") from error
+
+
+def write_durably(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a file beside `path`, then make it `path`: whole or not at all, even if power fails."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk needs the room
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

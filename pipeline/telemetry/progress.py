@@ -1,0 +1,111 @@
+"""Counts what happens and tells it: a bar on a terminal, log lines elsewhere, figures per window to a tracker.
+
+Knows rows of the manifest and nothing of how speech is made.
+"""
+
+import logging
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.telemetry.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+LOG_EVERY_S = 30.0  # between progress lines where there is no terminal
+
+
+@dataclass
+class Window:
+    """What happened since the window began."""
+
+    padding_waste: float
+    started: float = field(default_factory=time.monotonic)
+    utterances: int = 0
+    failed: int = 0
+    fallbacks: int = 0  # utterances that needed more than one attempt
+    audio_s: float = 0.0
+    tokens: int = 0
+    bad_attempts: Counter[str] = field(default_factory=Counter)  # by reason code
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.utterances += 1
+        self.failed += row["status"] != "ok"
+        self.fallbacks += len(row["attempts"]) > 1
+        self.audio_s += row["duration"] or 0.0
+        self.tokens += len(row["speech_tokens"] or ())
+
+    def figures(self) -> dict[str, float]:
+        wall = max(time.monotonic() - self.started, 1e-9)
+        return {
+            "utterances": self.utterances,
+            "failed": self.failed,
+            "fallbacks": self.fallbacks,
+            "audio_s": round(self.audio_s, 3),
+            "wall_s": round(wall, 3),
+            "x_realtime": round(self.audio_s / wall, 2),
+            "tokens_per_second": round(self.tokens / wall, 1),
+            "padding_waste": round(self.padding_waste, 4),
+            **{f"bad_attempts/{reason}": count for reason, count in sorted(self.bad_attempts.items())},
+        }
+
+
+class Telemetry:
+    """`total` utterances are about to be rendered."""
+
+    def __init__(self, total: int, tracker: Tracker) -> None:
+        from tqdm import tqdm
+
+        self._tracker = tracker
+        self._total = total
+        self._all = Window(padding_waste=0.0)
+        self._window = Window(padding_waste=0.0)
+        self._windows: list[dict[str, float]] = []
+        self._told = time.monotonic()
+        self._bar = tqdm(total=total, unit="utt", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+
+    def window_starts(self, padding_waste: float) -> None:
+        self._window = Window(padding_waste)
+
+    def bad_attempt(self, reason: str) -> None:
+        self._window.bad_attempts[reason] += 1
+        self._all.bad_attempts[reason] += 1
+
+    def utterance(self, row: dict[str, Any]) -> None:
+        self._window.add(row)
+        self._all.add(row)
+        self._tracker.utterance(row)
+        self._bar.set_postfix_str(self._state(), refresh=False)
+        self._bar.update()
+        if row["status"] != "ok":
+            log.warning("%s failed after %d attempt(s): %s", row["id"], len(row["attempts"]), row["error"])
+        if self._bar.disable and time.monotonic() - self._told > LOG_EVERY_S:
+            self._told = time.monotonic()
+            log.info("%d of %d utterances, %s, %s left", self._all.utterances, self._total, self._state(), self._left())
+
+    def window_ends(self, gpu_memory_gib: float) -> None:
+        figures = self._window.figures() | {"gpu_memory_gib": round(gpu_memory_gib, 3)}
+        self._windows.append(figures)
+        self._tracker.log(figures)
+        if self._bar.disable:
+            log.info("window of %d done, %s", self._window.utterances, self._state())
+
+    def finish(self) -> dict[str, Any]:
+        """Close the bar and the tracker; returns the whole run's figures, and each window's."""
+        self._bar.close()
+        figures = self._all.figures()
+        del figures["padding_waste"]  # a window's figure
+        self._tracker.finish(figures)
+        return figures | {"windows": self._windows}
+
+    def _state(self) -> str:
+        wall = max(time.monotonic() - self._all.started, 1e-9)
+        speed = self._all.audio_s / wall
+        return f"{self._all.audio_s / 3600:.2f} h of audio, {speed:.0f}x real time, {self._all.failed} failed"
+
+    def _left(self) -> str:
+        wall, share = time.monotonic() - self._all.started, self._all.utterances / self._total
+        minutes = wall * (1 - share) / share / 60
+        return f"{minutes:.0f} min" if minutes >= 1 else f"{minutes * 60:.0f} s"
