@@ -1,0 +1,81 @@
+"""Shared by all tests: running a job in this process as the command line would, and reading what came out."""
+
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the jobs do, before torch is there
+
+STORY = """\
+CHAPTER I.
+The Door
+
+"Is anyone there?" asked the traveller. He knocked a second time, and listened. Nobody came to
+the door of the old house, and no light moved behind the shutters.
+
+* * *
+
+He turned his horse, and _then_ he heard it: a small, dry cough.
+
+
+CHAPTER II.
+The Stair
+
+A candle came down the stair. Nobody was carrying it.
+
+"Oh!"
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def job(monkeypatch, capsys, tmp_path):
+    """`job("generate", "book=x.txt", ...)`: the command line, in this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *arguments: str) -> Ended:
+        from importlib import import_module
+
+        from jobs.cli import main
+
+        module = import_module(f"jobs.{name}")
+        schema = getattr(module, f"{name.capitalize()}Config")
+        monkeypatch.setattr(sys, "argv", [f"jobs/{name}.py", *arguments])
+        monkeypatch.setattr(logging.getLogger(), "handlers", logging.getLogger().handlers[:])  # Hydra changes them
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main(name, schema, getattr(module, name))
+        printed = capsys.readouterr()
+        return Ended(end.value.code or 0, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def story(tmp_path) -> Path:
+    path = tmp_path / "story.txt"
+    path.write_text(STORY, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def draft(job, story):
+    """The main job with the draft voice on a short story, without W&B."""
+    return lambda *more: job("generate", f"book={story.name}", "engine=espeak", "wandb.mode=disabled", *more)
+
+
+def rows_of(path: Path) -> list[dict]:
+    return pq.read_table(path).to_pylist()

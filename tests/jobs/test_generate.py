@@ -1,0 +1,256 @@
+"""The main job from the command line to the files, with the draft voice."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipeline.config import WatermarkConfig
+from pipeline.store.journal import Journal
+from pipeline.store.manifest import COLUMNS
+from pipeline.watermark import build_watermarker
+
+from ..conftest import STORY, rows_of
+
+OUT = Path("outputs/story")
+
+
+def wav_bytes(out: Path = OUT) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.glob("wavs/*/*.wav")}
+
+
+def written(out: Path = OUT) -> dict[str, int]:
+    """When each WAV was written."""
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("wavs/*/*.wav")}
+
+
+def rendered_anew(before: dict[str, int]) -> set[str]:
+    return {name for name, at in written().items() if before.get(name) != at}
+
+
+def test_a_book_becomes_wavs_and_a_manifest_in_the_order_of_reading(draft):
+    assert draft().code == 0
+    rows = rows_of(OUT / "metadata.parquet")
+    assert list(rows[0]) == list(COLUMNS)
+    assert [row["id"] for row in rows] == sorted(row["id"] for row in rows)
+    assert rows[0]["file_name"] == "wavs/001/story-001-00000.wav"
+    assert {row["chapter"]: row["chapter_title"] for row in rows} == {
+        1: "CHAPTER I. The Door",
+        2: "CHAPTER II. The Stair",
+    }
+    spoken = " ".join(row["text"] for row in rows)
+    assert spoken.split() == STORY.replace("* * *", "").split()
+    assert not (OUT / "failed.parquet").exists()
+
+
+def test_each_row_tells_the_truth_about_its_wav(draft):
+    draft()
+    perth = build_watermarker(WatermarkConfig())
+    for row in rows_of(OUT / "metadata.parquet"):
+        path = OUT / row["file_name"]
+        samples, rate = soundfile.read(path, dtype="float32")
+        assert (
+            (rate, len(samples))
+            == (row["sample_rate"], row["num_samples"])
+            == (24_000, round(row["duration"] * 24_000))
+        )
+        assert row["audio_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert row["text"] == " ".join(STORY[row["char_start"] : row["char_end"]].split())
+        assert row["watermarked"] and perth.score(samples, rate) == pytest.approx(row["watermark_score"], abs=1e-4)
+        assert row["watermark_score"] > 0.5 and row["synthetic"]
+        assert row["peak_db"] == pytest.approx(20 * np.log10(np.abs(samples).max()), abs=0.01)
+        assert row["status"] == "ok" and len(row["attempts"]) == 1 and row["attempts"][0]["reason"] == ""
+        assert json.loads(row["params"])["sampling"]["temperature"] == 0.8
+
+
+def test_pauses_follow_the_boundaries(draft):
+    draft()
+    pauses = {row["text"]: row["pause_after_s"] for row in rows_of(OUT / "metadata.parquet")}
+    assert pauses["CHAPTER I. The Door"] == pytest.approx(1.2)
+    assert next(pause for text, pause in pauses.items() if "behind the shutters" in text) == 2.0
+    assert next(pause for text, pause in pauses.items() if "dry cough" in text) == 3.0
+
+
+def test_the_same_command_again_renders_nothing(draft):
+    draft()
+    before, rows = written(), rows_of(OUT / "metadata.parquet")
+    again = draft()
+    assert again.code == 0 and "0 to render" in again.out
+    assert rendered_anew(before) == set() and rows_of(OUT / "metadata.parquet") == rows
+
+
+def test_a_changed_sentence_renders_that_utterance_and_no_other(draft, story):
+    draft()
+    before = written()
+    story.write_text(STORY.replace("a small, dry cough", "a small, wet cough"), encoding="utf-8")
+    draft()
+    assert rendered_anew(before) == {
+        next(r["id"] for r in rows_of(OUT / "metadata.parquet") if "wet" in r["text"]) + ".wav"
+    }
+
+
+def test_an_inserted_paragraph_renders_itself_and_the_rest_of_its_chapter(draft, story):
+    draft()
+    before = written()
+    story.write_text(STORY.replace("* * *", "The house waited.\n\n* * *"), encoding="utf-8")
+    draft()
+    rows = rows_of(OUT / "metadata.parquet")
+    first = next(row["index"] for row in rows if row["text"] == "The house waited.")
+    assert rendered_anew(before) == {f"{r['id']}.wav" for r in rows if r["chapter"] == 1 and r["index"] >= first}
+
+
+def test_a_changed_parameter_renders_all(draft):
+    draft()
+    before = written()
+    draft("engine.rate_wpm=200")
+    assert rendered_anew(before) == set(before)
+
+
+def test_a_deleted_wav_and_a_torn_journal_line_are_rendered_again(draft):
+    draft()
+    before = wav_bytes()
+    journal = OUT / "journal" / "0-of-1.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    torn = json.loads(lines[-1])["id"]
+    journal.write_bytes(b"".join(lines[:-1]) + lines[-1][: len(lines[-1]) // 2])
+    lost = next(OUT.glob("wavs/001/*.wav"))
+    lost.unlink()
+    times = written()
+    assert draft().code == 0
+    assert rendered_anew(times) == {lost.name, f"{torn}.wav"} and wav_bytes() == before
+    assert len(rows_of(OUT / "metadata.parquet")) == len(lines)
+
+
+def test_shards_together_are_the_whole_run(draft):
+    draft("out=whole")
+    for shard in (1, 0):
+        assert draft("out=parts", f"shard={shard}", "num_shards=2").code == 0
+    assert wav_bytes(Path("parts")) == wav_bytes(Path("whole"))
+    volatile = ("created_at",)
+    whole, parts = (
+        [{k: v for k, v in row.items() if k not in volatile} for row in rows_of(Path(out) / "metadata.parquet")]
+        for out in ("whole", "parts")
+    )
+    assert whole == parts
+
+
+def test_limit_and_chapters_render_a_part_that_a_later_run_completes(draft):
+    assert draft("limit=2").code == 0 and len(rows_of(OUT / "metadata.parquet")) == 2
+    assert draft("chapters=2").code == 0
+    before = written()
+    assert draft().code == 0
+    assert not rendered_anew(before) & set(before)
+    assert len(rows_of(OUT / "metadata.parquet")) == len(written())
+
+
+def test_speech_that_fails_the_checks_is_in_failed_parquet_and_the_exit_code(draft):
+    ended = draft("check.max_pause_s=0.05")
+    assert ended.code == 1
+    ok, failed = rows_of(OUT / "metadata.parquet"), rows_of(OUT / "failed.parquet")
+    assert failed and all(row["error"].startswith("long_pause: ") and row["status"] == "failed" for row in failed)
+    assert all(row["attempts"][-1]["reason"] == "long_pause" and row["file_name"] is None for row in failed)
+    assert {row["id"] for row in ok} == {path.stem for path in OUT.glob("wavs/*/*.wav")}
+    assert draft("check.max_pause_s=0.05", f"max_failures={len(failed)}").code == 0
+    assert draft().code == 0
+    assert len(rows_of(OUT / "metadata.parquet")) == len(ok) + len(failed) and not (OUT / "failed.parquet").exists()
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(draft, tmp_path, story):
+    shown = draft("dry_run=true")
+    assert shown.code == 0 and list(tmp_path.iterdir()) == [story]
+    assert "CHAPTER II. The Stair" in shown.out and "scene break: * * *" in shown.out
+    assert "hours predicted" in shown.out and "padding waste" in shown.out and "GiB" in shown.out
+
+
+def test_a_dry_run_needs_no_weights(job, story):
+    assert job("generate", "book=story.txt", "dry_run=true").code == 0
+
+
+def test_the_run_record_says_how_the_speech_was_made(draft):
+    draft()
+    record = json.loads(next(OUT.glob("runs/*-0.json")).read_text())
+    assert record["state"] == "ended" and record["config"]["engine"]["name"] == "espeak"
+    assert record["versions"]["resemble-perth"] and record["in_use"]["library"].startswith("espeak-ng")
+    assert record["summary"]["utterances"] == len(written()) and record["summary"]["windows"][0]["x_realtime"] > 1
+
+
+def test_a_run_without_watermark_is_explicit_and_recorded(draft):
+    assert draft("watermark.enabled=false").code == 0
+    assert {row["watermarked"] for row in rows_of(OUT / "metadata.parquet")} == {False}
+    before = written()
+    assert draft().code == 0 and rendered_anew(before) == set(before)
+
+
+@pytest.mark.parametrize(
+    "name, data, said",
+    [
+        ("nowhere.txt", None, "nowhere.txt"),
+        ("empty.txt", b" \n\n", "empty.txt"),
+        ("latin.txt", "déjà vu".encode("latin-1"), "offset 1"),
+        ("book.epub", b"PK\x03\x04" + bytes(100), "book.epub"),
+        ("stars.txt", b"* * *\n\n---\n", "stars.txt"),
+    ],
+)
+def test_a_book_that_cannot_be_read_is_one_line_and_exit_2(job, tmp_path, name, data, said):
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    ended = job("generate", f"book={name}", "engine=espeak")
+    assert ended.code == 2 and ended.err.count("\n") == 1 and said in ended.err
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_an_out_that_cannot_be_written_is_one_line_and_exit_2(draft, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    ended = draft("out=file/run")
+    assert ended.code == 2 and ended.err.count("\n") == 1 and "file/run" in ended.err
+
+
+def test_a_run_in_use_by_another_process_is_one_line_and_exit_2(draft):
+    draft("limit=1")
+    holder = Journal(OUT / "journal" / "0-of-1.jsonl")
+    ended = draft()
+    holder.close()
+    assert ended.code == 2 and ended.err.count("\n") == 1 and "in use" in ended.err
+    assert draft().code == 0
+
+
+@pytest.mark.parametrize("signum, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_job_with_its_code_and_the_same_command_goes_on(draft, tmp_path, signum, code):
+    long = "".join(f"This is sentence number {n}, and it is followed by another one.\n\n" for n in range(80))
+    (tmp_path / "story.txt").write_text(long)
+    command = [sys.executable, "-m", "jobs.generate", "book=story.txt", "engine=espeak", "wandb.mode=disabled"]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])})
+    journal = OUT / "journal" / "0-of-1.jsonl"
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signum)
+    assert process.wait() == code
+    done = rows_of(OUT / "metadata.parquet")
+    assert 3 <= len(done) < 80 and len(done) == len(written())
+    assert json.loads(next(OUT.glob("runs/*.json")).read_text())["state"] == "stopped"
+    before = written()
+    assert draft().code == 0
+    assert len(rows_of(OUT / "metadata.parquet")) == 80 and not rendered_anew(before) & set(before)
+
+
+def test_pandas_duckdb_and_datasets_open_the_manifest(draft, tmp_path):
+    draft()
+    path, count = OUT / "metadata.parquet", len(written())
+    import duckdb
+    import pandas
+
+    assert len(pandas.read_parquet(path)) == count
+    assert duckdb.sql(f"select count(*), sum(duration) > 0 from '{path}'").fetchall() == [(count, True)]
+    from datasets import load_dataset
+
+    data = load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "hf"))
+    assert data.num_rows == count and data[0]["file_name"] == "wavs/001/story-001-00000.wav"

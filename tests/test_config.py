@@ -1,0 +1,66 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+
+from jobs.options import CONF, all_options, choices, default, meaning, register, to_dataclass
+from pipeline.config import GenerateConfig, Precision, Sampling, TextConfig, VoicesConfig, validate
+from pipeline.errors import UserError
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.parametrize("schema", [GenerateConfig, VoicesConfig])
+def test_every_option_has_a_meaning_and_every_number_a_range(schema):
+    for name, field in all_options(schema):
+        assert field.metadata["meaning"], name
+        if isinstance(field.default, float) or field.type in (int, float):
+            assert field.metadata["low"] is not None, name
+
+
+def test_the_readme_lists_every_option_as_it_is():
+    table = README.read_text()
+    for name, field in all_options(GenerateConfig):
+        assert f"| `{name}` | {default(field) or '(required)'} | {meaning(field).replace('|', ', ')} |" in table, name
+
+
+@pytest.mark.parametrize(
+    "group, choice", [(g, c) for g in ("engine", "voice", "sampling", "precision") for c in choices(g)]
+)
+def test_every_named_choice_makes_a_valid_configuration(group, choice):
+    register("generate", GenerateConfig)
+    with initialize_config_module("conf", version_base="1.3"):
+        config = to_dataclass(compose("generate", ["book=x", f"{group}={choice}"]), GenerateConfig)
+    assert isinstance(config, GenerateConfig)
+
+
+def test_the_defaults_are_stock_chatterboxs():
+    register("generate", GenerateConfig)
+    with initialize_config_module("conf", version_base="1.3"):
+        stock = to_dataclass(compose("generate", ["book=x"]), GenerateConfig).sampling
+        fast = to_dataclass(compose("generate", ["book=x", "sampling=fast"]), GenerateConfig).sampling
+    assert stock == Sampling(0.5, 0.5, 0.8, 1.2, 0.05, 1.0)
+    assert fast == Sampling(0.35, 0.3, 0.7, 1.2, 0.05, 1.0)
+
+
+def test_a_named_voice_brings_its_clip_its_licence_and_its_exaggeration():
+    register("generate", GenerateConfig)
+    with initialize_config_module("conf", version_base="1.3"):
+        config = to_dataclass(compose("generate", ["book=x", "voice=narrator"]), GenerateConfig)
+        louder = to_dataclass(
+            compose("generate", ["book=x", "voice=narrator", "sampling.exaggeration=1"]), GenerateConfig
+        )
+    assert config.voice.path == str(CONF / "voice" / "narrator.flac") and config.voice.licence
+    assert config.sampling.exaggeration == 0.4 and louder.sampling.exaggeration == 1
+
+
+@pytest.mark.parametrize("value", [-1, 281, float("nan"), float("inf")])
+def test_a_value_out_of_range_is_named_with_its_range(value):
+    with pytest.raises(UserError, match=r"join_chars=.* 0 or more, 280 or less characters"):
+        validate(replace(TextConfig(), join_chars=value))
+
+
+def test_a_precision_is_one_word_when_all_components_agree():
+    assert str(Precision("fp32", "fp32", "fp32", "fp32")) == "fp32"
+    assert str(Precision("bf16", "tf32", "tf32", "fp32")) == "t3=bf16 flow=tf32 vocoder=tf32 voice_encoder=fp32"
