@@ -91,7 +91,7 @@ class Synthesizer:
         return Request(
             utterance=planned.utterance,
             seed=retry_seed(planned.seed, len(task.attempts)) if rung.new_seed else planned.seed,
-            sampling=rung.sampling or self.config.sampling,
+            sampling=rung.sampling(self.config.sampling),
             precision=rung.precision or self.engine.precision,
             max_tokens=self.engine.max_tokens(planned.predicted_s),
         )

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import warnings
 from typing import Protocol
 
 import numpy as np
@@ -26,9 +27,10 @@ class Perth:
 
     def __init__(self) -> None:
         try:
-            import perth
+            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it warns, and prints its age
+                warnings.simplefilter("ignore")
+                import perth
 
-            with contextlib.redirect_stdout(io.StringIO()):  # it prints the step it was trained to
                 self._net = perth.PerthImplicitWatermarker()
         except (ImportError, TypeError) as error:  # without pkg_resources Perth sets the class to None
             raise UserError(

@@ -64,6 +64,12 @@ def job(monkeypatch, capsys, tmp_path):
     return run
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """`engine.cache=`: the stand-in's weights are written once for all tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
 def story(tmp_path) -> Path:
     path = tmp_path / "story.txt"

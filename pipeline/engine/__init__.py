@@ -1,6 +1,6 @@
 """The engine protocol: requests in, speech out. Knows nothing of books, files or checks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,7 +38,7 @@ class Rung:
 
     new_seed: bool = False
     precision: Precision | None = None  # None: as configured
-    sampling: Sampling | None = None  # None: as configured
+    sampling: Callable[[Sampling], Sampling] = lambda configured: configured
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,45 @@
+"""Compute the conditionals of many recordings ahead of time, so that no later run has to.
+
+python -m jobs.voices clips=recordings/
+"""
+
+import logging
+from pathlib import Path
+
+from jobs.cli import Stop, main
+from pipeline.config import VoicesConfig
+from pipeline.engine.registry import build_engine
+from pipeline.errors import UserError
+from pipeline.voice import read_clip
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
+
+
+def voices(config: VoicesConfig, stop: Stop) -> int:
+    """Prepare every usable clip; one that is not is told and makes the exit code 1."""
+    if config.engine.name != "chatterbox":
+        raise UserError(f"engine={config.engine.name} speaks with its own voices; engine=chatterbox prepares clips")
+    folder = Path(config.clips).expanduser()
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise UserError(f"clips={config.clips}: no recording in it ({', '.join(sorted(SUFFIXES))})")
+    engine = build_engine(config)
+    engine.prepare()
+    bad = 0
+    for path in paths:
+        if stop():
+            break
+        try:
+            engine.conditionals_of(read_clip(path), engine.precision.voice_encoder)
+            log.info("%s: ready", path)
+        except UserError as error:
+            bad += 1
+            log.error("%s", error)
+    log.info("%d of %d voices ready", len(paths) - bad, len(paths))
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    main("voices", VoicesConfig, voices)

@@ -1,0 +1,165 @@
+"""Where the five stock files come from, which revision they are, and whether they are what the stock modules load.
+
+`resolve` is cheap and imports no torch; `check` builds the stock modules without memory and reads only file headers.
+Knows nothing of devices, precision or synthesis.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import UserError
+
+REPOSITORY = "ResembleAI/chatterbox"
+FILES = ("ve.safetensors", "t3_cfg.safetensors", "s3gen.safetensors", "tokenizer.json", "conds.pt")
+STAND_INS = ("stand-in", "stand-in-tiny")
+STAND_IN_VERSION = 1  # raise it when `stand_in` writes other numbers
+_WAYS_OUT = "; use engine.checkpoint=FOLDER with the five files, or engine=espeak"
+TEXT_TOKENS = {"[STOP]": 0, "[UNK]": 1, "[SPACE]": 2, "[START]": 255}
+TEXT_VOCABULARY, SPEECH_TOKENS = 704, 6561
+CONDITIONALS = dict(  # of a voice: the width of each tensor's last dimension, None for any
+    speaker_emb=256,
+    cond_prompt_speech_tokens=None,
+    prompt_token=None,
+    prompt_token_len=1,
+    prompt_feat=80,
+    embedding=192,
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder with the five stock files; a stand-in's appears when it is first prepared."""
+
+    folder: Path
+    model: str
+    revision: str  # hub commit, or hash of the five files, or a stand-in's version
+
+    @property
+    def is_stand_in(self) -> bool:
+        return self.model in STAND_INS
+
+
+def resolve(checkpoint: str | None, revision: str | None, cache: Path) -> Checkpoint:
+    """Find a checkpoint; None downloads the hub's if it is not there yet."""
+    if checkpoint is None:
+        folder = _from_hub(revision)
+        return Checkpoint(folder, REPOSITORY, folder.name)
+    if checkpoint in STAND_INS:
+        name = f"{checkpoint}-{STAND_IN_VERSION}"
+        return Checkpoint(cache / name, checkpoint, name)
+    folder = Path(checkpoint).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"engine.checkpoint={checkpoint}: no such folder (nor one of {', '.join(STAND_INS)})")
+    if missing := _missing(folder):
+        raise UserError(f"engine.checkpoint={checkpoint}: {', '.join(missing)} is not there")
+    return Checkpoint(folder, "local", _hash(folder))
+
+
+def check(checkpoint: Checkpoint) -> None:
+    """`UserError` names the file, and the tensor, that the stock modules cannot load."""
+    for file in (file for file in FILES if file.endswith(".safetensors")):
+        _check_tensors(checkpoint.folder / file)
+    _check_tokenizer(checkpoint.folder / "tokenizer.json")
+    _check_conditionals(checkpoint.folder / "conds.pt")
+
+
+def _missing(folder: Path) -> list[str]:
+    return [file for file in FILES if not (folder / file).is_file()]
+
+
+def _from_hub(revision: str | None) -> Path:
+    """The snapshot's folder, named by its commit: a whole one in the cache, else the hub's."""
+    from huggingface_hub import snapshot_download
+
+    def snapshot(**where: bool) -> Path:
+        return Path(snapshot_download(REPOSITORY, revision=revision, allow_patterns=list(FILES), **where))
+
+    try:
+        folder = snapshot(local_files_only=True)
+        if not _missing(folder):
+            return folder
+    except Exception:  # not in the cache; the hub decides
+        pass
+    try:
+        folder = snapshot()
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{REPOSITORY} (revision {revision or 'main'}): {reason.rstrip('.')}{_WAYS_OUT}") from error
+    if missing := _missing(folder):
+        raise UserError(f"{REPOSITORY} (revision {folder.name}) has no {', '.join(missing)}{_WAYS_OUT}")
+    return folder
+
+
+def _hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in FILES:
+        with open(folder / file, "rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _check_tensors(path: Path) -> None:
+    from pipeline.engine.chatterbox import model
+
+    found = _header(path)
+    expected = model.shapes(path.name, names=found)
+    if missing := expected.keys() - found.keys() - model.COMPUTED:
+        raise UserError(f"{path}: tensor {min(missing)} is missing")
+    for name, shape in expected.items():
+        if found.get(name, shape) != shape:
+            raise UserError(f"{path}: tensor {name} has shape {found[name]} where the model has {shape}")
+    if path.name != model.S3GEN_FILE and (extra := found.keys() - expected.keys()):  # stock ignores S3Gen's
+        raise UserError(f"{path}: tensor {min(extra)} is not one of the model's")
+
+
+def _header(path: Path) -> dict[str, tuple[int, ...]]:
+    """Every tensor's shape, by today's name. Reading the header also compares the file's length with it."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: truncated, or no safetensors file ({error})") from error
+    return {_today(name): shape for name, shape in shapes.items()}
+
+
+def _today(name: str) -> str:
+    """PyTorch still loads the names that weight norm had before it was a parametrization."""
+    for old, new in (("_g", "0"), ("_v", "1")):
+        if name.endswith(f".weight{old}"):
+            return f"{name.removesuffix(old).removesuffix('weight')}parametrizations.weight.original{new}"
+    return name
+
+
+def _check_tokenizer(path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    try:
+        vocabulary = Tokenizer.from_file(str(path)).get_vocab()
+    except Exception as error:  # tokenizers raises nothing more precise
+        raise UserError(f"{path}: no tokenizer ({error})") from error
+    for word, token in TEXT_TOKENS.items():
+        if vocabulary.get(word) != token:
+            raise UserError(f"{path}: {word} is token {vocabulary.get(word)} where the model has {token}")
+    if max(vocabulary.values()) >= TEXT_VOCABULARY:
+        raise UserError(f"{path}: {max(vocabulary.values()) + 1} tokens where the model has {TEXT_VOCABULARY}")
+
+
+def _check_conditionals(path: Path) -> None:
+    import torch
+
+    from pipeline.engine.chatterbox import model
+
+    try:
+        voice = vars(model.load_builtin_voice(path.parent))
+    except Exception as error:  # weights_only refuses all but plain tensors, before anything of the file runs
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a voice that Chatterbox saved ({type(error).__name__}: {reason})") from error
+    for name, width in CONDITIONALS.items():
+        tensor = voice[name]
+        if not isinstance(tensor, torch.Tensor) or tensor.ndim == 0 or (width and tensor.shape[-1] != width):
+            raise UserError(f"{path}: {name} is {getattr(tensor, 'shape', tensor)} where the model has width {width}")
+        if name.endswith(("token", "tokens")) and not ((0 <= tensor) & (tensor < SPEECH_TOKENS)).all():
+            raise UserError(f"{path}: {name} has ids that are no speech tokens")

@@ -1,0 +1,140 @@
+"""Chatterbox behind the engine protocol: what it is made of, its precision and its ladder. Imports torch only to run.
+
+Knows nothing of books, checks or files of a run.
+"""
+
+import logging
+import math
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.config import FP32, ChatterboxConfig, Precision, Sampling, VoiceConfig
+from pipeline.engine import Identity, Request, Rung, Speech
+from pipeline.engine.chatterbox import checkpoint
+from pipeline.errors import UserError
+from pipeline.voice import Clip, Conditionals, conditionals, read_clip
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.engine.chatterbox.model import Models
+
+log = logging.getLogger(__name__)
+
+TOKENS_PER_SECOND = 25
+FEWEST_TOKENS = 10
+DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+class ChatterboxEngine:
+    sample_rate = 24_000
+
+    def __init__(self, engine: ChatterboxConfig, voice: VoiceConfig, precision: Precision, device: str) -> None:
+        if not DEVICES.fullmatch(device):
+            raise UserError(f"device={device}: is none of auto, cpu, mps, cuda, cuda:N")
+        self._options, self._wanted, self._device_name = engine, precision, device
+        self._prompt_seconds = voice.prompt_seconds
+        self._cache = Path(engine.cache).expanduser()
+        self._clip = read_clip(Path(voice.path).expanduser()) if voice.path else None
+        self._checkpoint = checkpoint.resolve(engine.checkpoint, engine.revision, self._cache)
+        self._voices: dict[str, Conditionals] = {}  # by the voice encoder's precision
+        self.unchecked = frozenset({"no_eos", "cut_off"} if self._checkpoint.is_stand_in else ())
+        self.identity = Identity(
+            model=self._checkpoint.model,
+            revision=self._checkpoint.revision,
+            speaker=voice.name or (self._clip.path.stem if self._clip else "builtin"),
+            voice_sha256=self._clip.sha256 if self._clip else "",
+            options=dict(
+                max_tokens=engine.max_tokens, flow_steps=engine.flow_steps, prompt_seconds=voice.prompt_seconds
+            ),
+        )
+
+    def prepare(self) -> None:
+        from pipeline.engine.chatterbox import precision, stand_in
+
+        self.precision = precision.resolve(self._wanted, self.device)
+        folder = self._checkpoint.folder
+        if self._checkpoint.is_stand_in and not folder.exists():
+            log.info("writing random weights to %s", folder)
+            try:
+                stand_in.write(folder, self._checkpoint.model)
+            except OSError as error:
+                raise UserError(f"engine.cache={self._cache}: {error.strerror}") from error
+        checkpoint.check(self._checkpoint)
+
+    @property
+    def ladder(self) -> tuple[Rung, ...]:
+        retries = (Rung(new_seed=True, precision=FP32), Rung(new_seed=True, precision=FP32, sampling=safer))
+        return retries if self.precision == FP32 else (Rung(precision=FP32), *retries)
+
+    def max_tokens(self, predicted_s: float) -> int:
+        """Random weights never end an utterance, so a stand-in's cap is its length."""
+        if not self._checkpoint.is_stand_in:
+            return self._options.max_tokens
+        return min(max(math.ceil(TOKENS_PER_SECOND * predicted_s), FEWEST_TOKENS), self._options.max_tokens)
+
+    def synthesize(self, requests: Iterable[Request]) -> Iterator[Speech]:
+        from pipeline.engine.chatterbox.speak import speak
+
+        for request in requests:
+            voice = self._voice(request.precision.voice_encoder)
+            yield speak(self.models, voice, request, self._options.flow_steps)
+
+    def in_use(self) -> dict[str, str]:
+        return self.models.in_use()
+
+    def gpu_memory_gib(self) -> float:
+        if "torch" not in sys.modules or self.device.type != "cuda":
+            return 0.0
+        import torch
+
+        peak = torch.cuda.max_memory_allocated(self.device) / 2**30
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return peak
+
+    @cached_property
+    def device(self) -> "torch.device":
+        from pipeline.engine.chatterbox.device import find_device
+
+        return find_device(self._device_name)
+
+    @cached_property
+    def models(self) -> "Models":
+        """The stock modules. Hooks on them see what the engine runs."""
+        from pipeline.engine.chatterbox.model import Models
+
+        return Models(self._checkpoint.folder, self.device)
+
+    def conditionals_of(self, clip: Clip, precision: str) -> Conditionals:
+        """From the cache, or computed and kept there."""
+        return conditionals(
+            clip,
+            lambda: (self.models.s3gen, self.models.voice_encoder),
+            revision=self._checkpoint.revision,
+            prompt_seconds=self._prompt_seconds,
+            precision=precision,
+            cache=self._cache,
+        )
+
+    def _voice(self, precision: str) -> Conditionals:
+        """The run's voice on the device."""
+        if precision not in self._voices:
+            found = self.conditionals_of(self._clip, precision) if self._clip else self.models.builtin_voice
+            self._voices[precision] = found.to(self.device)
+        return self._voices[precision]
+
+
+def safer(sampling: Sampling) -> Sampling:
+    """Less lively and less likely to run away."""
+    return replace(
+        sampling,
+        temperature=0.75 * sampling.temperature,
+        min_p=max(sampling.min_p, 0.1),
+        top_p=min(sampling.top_p, 0.95),
+        exaggeration=min(sampling.exaggeration, 0.5),
+    )

@@ -1,0 +1,138 @@
+"""Stand-in checkpoints: seeded random weights in the five stock files, where no real ones can be had.
+
+They exercise what real weights exercise: sampling is peaked and never draws an id that is no speech, pitch is about
+200 Hz, and the audio is audible, unclipped and without pauses. Numbers come from NumPy, seeded by each tensor's name,
+so a stand-in is the same on every machine. Knows nothing of engines and runs.
+"""
+
+import math
+import os
+import re
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from pipeline.engine.chatterbox import model
+from pipeline.engine.chatterbox.stand_in_tokenizer import tokenizer
+
+FULL, TINY = "stand-in", "stand-in-tiny"
+TINY_DEPTH = {model.T3_FILE: 2, model.S3GEN_FILE: 1}  # blocks of each stack
+PROMPT_SECONDS = {FULL: 10, TINY: 2}
+SPEECH_TOKENS = 6561  # ids from here on are no speech
+
+# How far a tensor's scale is from the neutral one (variance kept). The first pattern that is found in the name counts.
+GAINS = (
+    # T3. The residual stream is the speech token (1), its position (0.5), and what the layers add (about 1).
+    (r"^(text|speech)_pos_emb", 0.5),
+    (r"^speech_head", 5.0),  # standard deviation of a logit: a few tokens share nearly all of the probability
+    (r"^tfmr.*(q|k)_proj", 1.2),
+    (r"^tfmr.*o_proj", 4.0),  # attention averages over positions, which leaves little
+    (r"^tfmr.*down_proj", 2.0),
+    # Flow. Stock multiplies the encoder's input by sqrt(512), beside which a block's neutral output would be nothing.
+    (r"^flow\.encoder.*(linear_out|w_2)", 10.0),
+    (r"^flow\.spk_embed_affine_layer", math.sqrt(192)),  # its input has norm 1, not variance 1
+    (r"^flow.*final_proj", 2.0),
+    # Vocoder
+    (r"^mel2wav\.conv_pre.*original0", 0.5),
+    (r"^mel2wav.*convs\d.*original0", 0.5),
+    (r"^mel2wav\.ups.*original0", 1.6),
+    (r"^mel2wav\.conv_post.*original0", 0.4),
+    (r"^mel2wav\.m_source", 6.0),
+    (r"^mel2wav\.f0_predictor\.classifier", 20.0),  # Hz
+    (r"project_down", 0.5),
+    (r"^speaker_encoder.*\.(conv|linear)\w*\.weight", math.sqrt(2)),  # ReLU halves the variance
+)
+
+
+def write(folder: Path, size: str) -> None:
+    """Write the stand-in `size` into the new `folder`, which appears only when it is complete."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        draft = Path(temporary) / folder.name
+        draft.mkdir()
+        for file in model.MODULES:
+            save_file(_tensors(file, size), draft / file)
+        tokenizer().save(str(draft / "tokenizer.json"))
+        torch.save(_conditionals(PROMPT_SECONDS[size]), draft / "conds.pt")
+        try:
+            os.rename(draft, folder)
+        except OSError:
+            if not folder.exists():  # else another process was faster
+                raise
+
+
+def _tensors(file: str, size: str) -> dict[str, np.ndarray]:
+    shapes = model.shapes(file, depth=TINY_DEPTH.get(file) if size == TINY else None)
+    tensors = {name: _draw(name, shape) for name, shape in shapes.items() if name not in model.COMPUTED}
+    if file == model.T3_FILE:
+        _balance_t3(tensors)
+    elif file == model.S3GEN_FILE:
+        _balance_s3gen(tensors)
+    return tensors
+
+
+def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Neutral values: norms do nothing, biases are 0, and weights keep the variance of what they are given."""
+    kind = name.rpartition(".")[2]
+    if kind == "num_batches_tracked":
+        return np.zeros(shape, np.int64)
+    if kind.startswith("bias") or kind == "running_mean":
+        return np.zeros(shape, np.float32)
+    gain = next((gain for pattern, gain in GAINS if re.search(pattern, name)), 1.0)
+    if kind in ("running_var", "alpha", "original0") or (kind == "weight" and len(shape) == 1):
+        return np.full(shape, gain, np.float32)
+    if "emb.weight" not in name and "embedding" not in name:
+        gain /= math.sqrt(math.prod(shape[1:]))
+    values = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, np.float32)
+    return values * np.float32(gain)
+
+
+def _balance_t3(tensors: dict[str, np.ndarray]) -> None:
+    """Let all layers together add as much at any depth, and give ids that are no speech a logit of about -100.
+
+    No layer writes channel 0, which every speech token sets to 4: the head reads -40 times that there.
+    """
+    writers = [name for name in tensors if name.endswith(("o_proj.weight", "down_proj.weight"))]
+    for name in writers:
+        tensors[name] *= np.float32(len(writers) ** -0.5)
+        tensors[name][0] = 0.0
+    tensors["speech_emb.weight"][:, 0] = 4.0
+    tensors["speech_pos_emb.emb.weight"][:, 0] = 0.0
+    head = tensors["speech_head.weight"]  # (8194, 1024)
+    head[:, 0] = 0.0
+    head[SPEECH_TOKENS:] = 0.0
+    head[SPEECH_TOKENS:, 0] = -40.0
+
+
+def _balance_s3gen(tensors: dict[str, np.ndarray]) -> None:
+    tensors["mel2wav.f0_predictor.classifier.bias"][:] = 200.0  # Hz
+    tensors["mel2wav.conv_post.bias"][:9] = -0.7  # log magnitude of each of the 9 bins
+
+
+def _conditionals(seconds: int) -> dict[str, dict[str, torch.Tensor | None]]:
+    """A voice in stock's form, with a prompt of so many seconds."""
+    rng = np.random.default_rng(0)
+    speaker = rng.standard_normal((1, 256), np.float32).clip(0)  # the voice encoder ends in a ReLU and an L2 norm
+    heard = min(seconds, 6)  # T3 hears no more
+    t3 = dict(
+        speaker_emb=speaker / np.linalg.norm(speaker),
+        cond_prompt_speech_tokens=rng.integers(SPEECH_TOKENS, size=(1, 25 * heard)),
+        emotion_adv=np.full((1, 1, 1), 0.5, np.float32),
+    )
+    gen = dict(
+        prompt_token=rng.integers(SPEECH_TOKENS, size=(1, 25 * seconds)),
+        prompt_token_len=np.array([25 * seconds]),
+        prompt_feat=rng.standard_normal((1, 50 * seconds, 80), np.float32),
+        embedding=rng.standard_normal((1, 192), np.float32),
+    )
+    return dict(
+        t3=_torch(t3) | dict(clap_emb=None, cond_prompt_speech_emb=None), gen=_torch(gen) | dict(prompt_feat_len=None)
+    )
+
+
+def _torch(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

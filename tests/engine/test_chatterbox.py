@@ -1,0 +1,237 @@
+"""The Chatterbox engine on the tiny stand-in: what a run that uses it relies on."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from chatterbox.tts import ChatterboxTTS, Conditionals
+
+from pipeline.checks import judge, longest_loop, measure
+from pipeline.config import FP32, ChatterboxConfig, CheckConfig, Precision, Sampling, VoiceConfig
+from pipeline.engine.chatterbox import ChatterboxEngine
+from pipeline.errors import UserError
+
+BF16 = Precision("bf16", "fp32", "fp32", "fp32")
+
+
+def speak(engine, *requests):
+    return list(engine.synthesize(requests))
+
+
+@pytest.fixture
+def hooked():
+    """Registers forward hooks that are gone after the test."""
+    handles = []
+    yield lambda module, hook: handles.append(module.register_forward_hook(hook))
+    for handle in handles:
+        handle.remove()
+
+
+def test_building_an_engine_imports_nothing_heavy(cache):
+    script = f"""
+import sys
+from pipeline.config import ChatterboxConfig, Precision, VoiceConfig
+from pipeline.engine.chatterbox import ChatterboxEngine
+ChatterboxEngine(ChatterboxConfig(checkpoint="stand-in", cache={str(cache)!r}), VoiceConfig(), Precision(), "cpu")
+print([name for name in ("torch", "chatterbox", "transformers", "librosa") if name in sys.modules])
+"""
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "CPU", ""])
+def test_a_misspelt_device_is_a_user_error(device, cache):
+    with pytest.raises(UserError, match=f"device={device}: "):
+        config = ChatterboxConfig(checkpoint="stand-in-tiny", cache=str(cache))
+        ChatterboxEngine(config, VoiceConfig(), Precision(), device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_that_is_not_there_is_a_user_error_that_names_the_way_out(cache):
+    config = ChatterboxConfig(checkpoint="stand-in-tiny", cache=str(cache))
+    with pytest.raises(UserError, match="device=cuda:1: .*device=cpu"):
+        ChatterboxEngine(config, VoiceConfig(), Precision(), "cuda:1").prepare()
+
+
+def test_a_request_has_the_same_bits_in_any_order_and_company(engine, ask):
+    one, other = ask(), ask("A candle came down the stair.", seed=2)
+    first, second = speak(engine, one, other)
+    again, alone = speak(engine, other, one)
+    assert np.array_equal(first.samples, alone.samples) and np.array_equal(second.samples, again.samples)
+    assert not np.array_equal(first.samples, second.samples)
+
+
+@pytest.mark.parametrize("changed", [dict(seed=2), dict(text="Nobody came to the door."), dict(cfg_weight=0.0)])
+def test_seed_text_and_guidance_change_the_tokens(changed, engine, ask):
+    before, after = speak(engine, ask(), ask(**changed))
+    assert not np.array_equal(before.tokens, after.tokens)
+    assert after.error == "" and len(after.samples) == len(after.tokens) * 960
+
+
+def test_the_waveform_is_what_stock_generates_for_the_same_noise(engine, ask, monkeypatch):
+    request, models = ask(tokens=40, exaggeration=0.7), engine.models
+    (speech,) = speak(engine, request)
+    stock = ChatterboxTTS(models.t3(torch.float32), models.s3gen, models.voice_encoder, models.tokenizer, "cpu")
+    stock.conds = Conditionals.load(models.folder / "conds.pt")
+    assert np.abs(speech.samples - stock_generate(stock, request, monkeypatch)).max() <= 1e-5
+
+
+@pytest.mark.long
+def test_at_full_size_three_utterances_have_stocks_waveform(cache, make_engine, ask, monkeypatch):
+    """Stock loads the files itself here. Takes 3 GB of disk and 8 GB of memory."""
+    full = make_engine(checkpoint="stand-in", cache=os.environ.get("CHATTERBOX_BATCH_CACHE", str(cache)))
+    full.prepare()
+    requests = [ask(seed=1), ask("A candle came down the stair.", seed=2, tokens=40), ask("Oh!", tokens=25, min_p=0.1)]
+    spoken = speak(full, *requests)
+    stock = ChatterboxTTS.from_local(full.models.folder, "cpu")
+    for speech in spoken:
+        generated = stock_generate(stock, speech.request, monkeypatch)
+        assert len(speech.samples) == 960 * speech.request.max_tokens
+        assert np.abs(speech.samples - generated).max() <= 1e-5
+
+
+def stock_generate(stock, request, monkeypatch):
+    """Stock's `generate`, seeded where the engine seeds and as long as the request asks, without the watermark."""
+    inference = type(stock.t3).inference
+
+    def seeded(**options):
+        torch.manual_seed(request.seed)
+        tokens = inference(stock.t3, **options | dict(max_new_tokens=request.max_tokens))
+        torch.manual_seed(request.seed)
+        return tokens
+
+    monkeypatch.setattr(stock.t3, "inference", seeded)
+    monkeypatch.setattr(stock.watermarker, "apply_watermark", lambda wav, sample_rate: wav)
+    return stock.generate(request.utterance.spoken_text, **vars(request.sampling))[0].numpy()
+
+
+def test_too_long_a_text_is_that_requests_error_and_the_next_is_spoken(engine, ask):
+    bad, good = speak(engine, ask("x " * 2000), ask())
+    assert "text tokens" in bad.error and len(bad.samples) == 0
+    assert good.error == "" and len(good.samples) == 10 * 960
+
+
+def test_speech_ends_at_the_end_token(engine, ask, hooked):
+    steps = []
+
+    def stop_after_ten(module, args, logits):
+        steps.append(logits)
+        if len(steps) > 10:
+            logits[..., 6562] = 1e4
+        return logits
+
+    hooked(engine.models.t3(torch.float32).speech_head, stop_after_ten)
+    ended, empty = speak(engine, ask(tokens=25), ask())
+    assert ended.ended and len(ended.tokens) == 10
+    assert empty.error == "ValueError: no speech tokens"
+
+
+def test_one_speech_token_is_enough(engine, ask):
+    (speech,) = speak(engine, ask(tokens=1))
+    assert speech.error == "" and len(speech.samples) == 960 and speech.ended is False
+
+
+def test_nan_in_the_bf16_decoder_is_told_and_leaves_fp32_unharmed(make_engine, ask, hooked):
+    engine = make_engine(precision=BF16)
+    engine.prepare()
+    speak(engine, ask(tokens=1, precision=BF16))
+    assert list(engine.models.t3s) == [torch.bfloat16]  # the FP32 copy waits for the first failure
+    hooked(engine.models.t3(torch.bfloat16).tfmr.norm, lambda module, args, states: states * torch.nan)
+    bad, good = speak(engine, ask(precision=BF16), ask(precision=engine.ladder[0].precision))
+    assert judge(bad, 24_000, CheckConfig())[0] == "nan"
+    assert good.error == "" and np.isfinite(good.samples).all()
+    assert engine.in_use()["t3"] == "bfloat16, float32"
+
+
+def test_nan_in_the_vocoder_reaches_the_samples(engine, ask, hooked):
+    hooked(engine.models.s3gen.mel2wav.conv_post, lambda module, args, x: x * torch.nan)
+    (speech,) = speak(engine, ask())
+    assert speech.error == "" and judge(speech, 24_000, CheckConfig())[0] == "nan"
+
+
+def test_memory_that_runs_out_is_not_one_requests_fault(engine, ask, hooked):
+    def run_out(module, args, x):
+        raise torch.OutOfMemoryError("out of memory")
+
+    hooked(engine.models.s3gen.flow.encoder, run_out)
+    with pytest.raises(torch.OutOfMemoryError):
+        speak(engine, ask())
+
+
+def test_the_stand_in_sounds_like_something(engine, ask):
+    """Audible, unclipped, without pauses or loops, of speech tokens alone: what the checks ask of real speech."""
+    (speech,) = speak(engine, ask(tokens=250))
+    found = measure(speech.samples, 24_000, "", floor_db=-42.0)
+    assert len(speech.tokens) == 250 and speech.ended is False and longest_loop(speech.tokens) < 75
+    assert -35 < found.rms_db < -10 and found.longest_pause_s < 1
+    assert np.mean(np.abs(speech.samples) > 0.98) < 1e-4
+    assert judge(speech, 24_000, CheckConfig(max_chars_per_second=100, too_long_base_s=60), engine.unchecked)[0] == ""
+
+
+def test_the_stand_ins_sampling_is_peaked_and_its_voice_about_200_hz(engine, ask, hooked):
+    logits, pitch = [], []
+    hooked(engine.models.t3(torch.float32).speech_head, lambda module, args, x: logits.append(x[:, -1]))
+    hooked(engine.models.s3gen.mel2wav.f0_predictor, lambda module, args, f0: pitch.append(f0))
+    speak(engine, ask(tokens=100))
+    cond, uncond = torch.stack(logits[:-1]).unbind(1)  # (100, 8194)
+    guided = (1.5 * cond - 0.5 * uncond) / 0.8
+    assert 0.2 < guided.softmax(-1).amax(-1).median() < 0.9
+    assert (guided.amax(-1) - guided[:, 6561:].amax(-1)).min() > 20  # far below min_p's cut at 3
+    assert 150 < torch.cat(pitch).median() < 250
+
+
+def test_a_stand_ins_cap_is_its_predicted_length(engine, make_engine, tiny):
+    assert [engine.max_tokens(seconds) for seconds in (0.0, 1.01, 1000.0)] == [10, 26, 1000]
+    assert engine.unchecked == {"no_eos", "cut_off"}
+    real = make_engine(checkpoint=str(tiny))
+    assert real.max_tokens(1.0) == 1000 and real.unchecked == frozenset()
+
+
+def test_the_ladder_goes_over_fp32_to_safer_sampling(engine, make_engine):
+    coarse = make_engine(precision=BF16)
+    coarse.prepare()
+    same, new, last = coarse.ladder
+    hot = Sampling(temperature=1.0, exaggeration=1.5, min_p=0.2)
+    assert (same.new_seed, same.precision, same.sampling(hot)) == (False, FP32, hot)
+    assert (new.new_seed, new.precision, new.sampling(hot)) == (True, FP32, hot)
+    assert last.sampling(hot) == Sampling(temperature=0.75, exaggeration=0.5, min_p=0.2, top_p=0.95)
+    assert len(engine.ladder) == 2  # FP32 with the same seed would be the first attempt again
+
+
+def test_a_cache_that_cannot_be_written_is_a_user_error(make_engine, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="engine.cache=.*file"):
+        make_engine(cache=str(tmp_path / "file")).prepare()
+
+
+def test_flow_steps_change_the_audio_but_not_the_tokens(engine, make_engine, ask):
+    coarse = make_engine(flow_steps=2)
+    coarse.prepare()
+    (before,), (after,) = speak(engine, ask()), speak(coarse, ask())
+    assert np.array_equal(before.tokens, after.tokens) and not np.allclose(before.samples, after.samples, atol=1e-3)
+
+
+def test_on_a_cpu_auto_and_tf32_are_fp32(make_engine):
+    for precision in (Precision(), Precision("tf32", "tf32", "tf32", "tf32")):
+        engine = make_engine(precision=precision)
+        engine.prepare()
+        assert engine.precision == FP32
+
+
+def test_tf32_is_switched_for_a_block_and_back():
+    from pipeline.engine.chatterbox.precision import float32_math, switches
+
+    known, tf32, ieee = switches()
+
+    def read():
+        return [getattr(switch, name) for switch, name in known]
+
+    before = read()
+    with pytest.raises(KeyError), float32_math("tf32"):
+        assert set(read()) == {tf32}
+        with float32_math("fp32"):
+            assert set(read()) == {ieee}
+        raise KeyError
+    assert read() == before

@@ -1,0 +1,114 @@
+"""Faults forced into the tiny stand-in's modules: the right reason, then an FP32 retry that the manifest shows."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import jobs.generate
+from pipeline.engine.registry import build_engine
+
+from ..conftest import rows_of
+
+TEXT = "Nobody came to the door of the old house."
+END_TOKEN = 6562
+
+
+@pytest.fixture
+def run(job, tmp_path, monkeypatch, cache):
+    """Render TEXT with a BF16 decoder after `break_it(models)`; returns the job's end and its rows."""
+    (tmp_path / "b.txt").write_text(TEXT)
+
+    def run(break_it, *more):
+        def broken(config):
+            engine = build_engine(config)
+            engine.prepare()
+            break_it(engine.models)
+            return engine
+
+        monkeypatch.setattr(jobs.generate, "build_engine", broken)
+        defaults = ("engine.checkpoint=stand-in-tiny", "precision=bf16", "wandb.mode=disabled")
+        ended = job("generate", "book=b.txt", f"engine.cache={cache}", *defaults, *more)
+        ok, failed = Path("outputs/b/metadata.parquet"), Path("outputs/b/failed.parquet")
+        return ended, rows_of(ok) + (rows_of(failed) if failed.exists() else [])
+
+    return run
+
+
+def attempts(row: dict) -> list[tuple[str, str]]:
+    """Number format of the decoder and reason of each attempt."""
+    return [("fp32" if "fp32" == a["precision"] else a["precision"].split()[0], a["reason"]) for a in row["attempts"]]
+
+
+def test_nan_in_the_bf16_decoder_is_spoken_again_in_fp32_with_the_same_seed(run):
+    def break_it(models):
+        models.t3(torch.bfloat16).tfmr.layers[0].mlp.down_proj.weight.fill_(float("nan"))
+
+    ended, (row,) = run(break_it)
+    assert ended.code == 0 and row["status"] == "ok" and row["precision"] == "fp32"
+    assert attempts(row) == [("t3=bf16", "nan"), ("fp32", "")]
+    assert row["attempts"][0]["seed"] == row["attempts"][1]["seed"] == row["seed"]
+
+
+def test_nan_in_the_vocoder_is_nan_too(run):
+    def break_it(models):
+        once(models.s3gen.mel2wav.conv_post, lambda out: out * float("nan"))
+
+    ended, (row,) = run(break_it)
+    assert ended.code == 0 and attempts(row) == [("t3=bf16", "nan"), ("fp32", "")]
+
+
+def test_silence_from_the_vocoder_is_spoken_again(run):
+    def break_it(models):
+        once(models.s3gen.mel2wav.conv_post, lambda out: out * 0 - 100)  # log magnitudes
+
+    ended, (row,) = run(break_it)
+    assert ended.code == 0 and attempts(row) == [("t3=bf16", "silent"), ("fp32", "")]
+
+
+def test_a_decoder_that_never_ends_is_spoken_again(run, cache, tmp_path):
+    """A folder is judged as real weights are, and the stand-in's weights never draw the end token."""
+    run(lambda models: None)
+    shutil.copytree(next(cache.glob("stand-in-tiny*")), tmp_path / "weights")
+
+    def break_it(models):
+        steps = iter(range(10_000))
+
+        def end_after_40(module, args, logits):
+            if next(steps) >= 40:
+                logits[..., END_TOKEN] = 1000
+            return logits
+
+        models.t3(torch.float32).speech_head.register_forward_hook(end_after_40)
+
+    ended, (row,) = run(break_it, "engine.checkpoint=weights", "engine.max_tokens=60", "check.cut_off_db=0")
+    assert ended.code == 0 and attempts(row) == [("t3=bf16", "no_eos"), ("fp32", "")]
+    assert row["attempts"][0]["seed"] == row["attempts"][1]["seed"] and len(row["speech_tokens"]) == 40
+
+
+def test_speech_that_stays_bad_goes_down_the_whole_ladder_and_fails(run):
+    def break_it(models):
+        models.s3gen.mel2wav.conv_post.register_forward_hook(lambda module, args, out: out * 0 - 100)
+
+    ended, (row,) = run(break_it)
+    assert ended.code == 1 and row["status"] == "failed" and row["error"].startswith("silent: ")
+    assert attempts(row) == [("t3=bf16", "silent"), *[("fp32", "silent")] * 3]
+    seeds = [a["seed"] for a in row["attempts"]]
+    assert seeds[0] == seeds[1] and len(set(seeds)) == 3
+
+
+def test_the_fp32_weights_are_loaded_at_the_first_failure_and_not_before(run):
+    loaded = []
+    run(lambda models: loaded.append(models))
+    assert list(loaded[0].t3s) == [torch.bfloat16]
+
+
+def once(module, change):
+    """Change a module's output at its first call only."""
+
+    def hook(module, args, out):
+        handle.remove()
+        return change(out)
+
+    handle = module.register_forward_hook(hook)

@@ -1,0 +1,39 @@
+import shutil
+
+import numpy as np
+import soundfile
+
+from jobs.options import CONF
+
+TINY = ("engine.checkpoint=stand-in-tiny",)
+
+
+def test_a_folder_of_clips_is_prepared_once_and_a_bad_one_is_told(job, tmp_path):
+    (tmp_path / "clips" / "more").mkdir(parents=True)
+    shutil.copy(CONF / "voice" / "narrator.flac", tmp_path / "clips" / "more" / "anna.flac")
+    soundfile.write(tmp_path / "clips" / "hum.wav", np.sin(np.arange(30_000) / 20), 8_000)
+    (tmp_path / "clips" / "notes.txt").write_text("not a clip")
+    cache = f"engine.cache={tmp_path / 'cache'}"
+
+    first = job("voices", "clips=clips", cache, *TINY)
+    assert first.code == 0 and "2 of 2 voices ready" in first.out and first.out.count("computing the conditionals") == 2
+    assert len(list((tmp_path / "cache" / "voices").glob("*.safetensors"))) == 2
+
+    (tmp_path / "clips" / "broken.wav").write_bytes(b"RIFF not really")
+    second = job("voices", "clips=clips", cache, *TINY)
+    assert second.code == 1 and "2 of 3 voices ready" in second.out and "broken.wav" in second.out
+    assert "computing the conditionals" not in second.out
+
+    (tmp_path / "b.txt").write_text("Nobody came to the door of the old house.")
+    spoken = job("generate", "book=b.txt", "voice.path=clips/more/anna.flac", "wandb.mode=disabled", cache, *TINY)
+    assert spoken.code == 0 and "computing the conditionals" not in spoken.out
+
+
+def test_a_folder_without_clips_is_one_line_and_exit_2(job, tmp_path):
+    ended = job("voices", f"clips={tmp_path}", *TINY)
+    assert ended.code == 2 and ended.err.count("\n") == 1 and "no recording in it" in ended.err
+
+
+def test_the_draft_engine_has_no_voices_to_prepare(job, tmp_path):
+    ended = job("voices", f"clips={tmp_path}", "engine=espeak")
+    assert ended.code == 2 and "engine=espeak" in ended.err
