@@ -9,10 +9,9 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.book.segment import segment
-
 from jobs.cli import Stop, main
 from pipeline.book.reader import read_book
+from pipeline.book.segment import segment
 from pipeline.config import GenerateConfig
 from pipeline.engine import NO_IDENTITY, Engine
 from pipeline.engine.registry import build_engine

@@ -1,9 +1,12 @@
 """Which engines there are, and how each is built from the configuration. Building loads nothing heavy."""
 
+import logging
 from collections.abc import Callable
 
 from pipeline.config import ModelConfig
 from pipeline.engine import Engine
+
+log = logging.getLogger(__name__)
 
 
 def _chatterbox(config: ModelConfig) -> Engine:
@@ -15,6 +18,8 @@ def _chatterbox(config: ModelConfig) -> Engine:
 def _espeak(config: ModelConfig) -> Engine:
     from pipeline.engine.espeak import EspeakEngine
 
+    if config.voice.path:
+        log.info("engine=espeak speaks with its own voice; %s is not used", config.voice.path)
     return EspeakEngine(config.engine)
 
 
