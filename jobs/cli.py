@@ -4,6 +4,7 @@ Exit codes: 0 all ok, 1 work failed, 2 wrong configuration or input (one line, n
 signal n. A job returns its code instead of exiting, so that under --multirun the shards after it still run.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -22,16 +23,24 @@ class JobFailed(Exception):
 
 
 class Stop:
-    """Called, tells whether a signal has asked the job to stop; a second signal ends the process at once."""
+    """Around what must not be torn apart: a signal is remembered, and asked for by calling the object.
 
-    signum = 0
+    A second signal ends the process at once; what is durable stays so.
+    """
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
         return self.signum != 0
 
-    def listen(self) -> None:
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, self._handle)
+    def __enter__(self) -> None:
+        self._before = {signum: signal.signal(signum, self._handle) for signum in (signal.SIGTERM, signal.SIGINT)}
+
+    def __exit__(self, *_: Any) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
 
     def _handle(self, signum: int, _frame: Any) -> None:
         if self.signum:
@@ -49,7 +58,6 @@ def main(name: str, schema: type, job: Callable[[Any, Stop], int]) -> None:
         nonlocal started
         started = True
         stop = Stop()
-        stop.listen()
         code = run_job(job, config, schema, stop)
         if stop():
             raise SystemExit(128 + stop.signum)  # under --multirun, too: the signal meant all shards
@@ -60,8 +68,16 @@ def main(name: str, schema: type, job: Callable[[Any, Stop], int]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what is wrong instead of printing it its own way
     # Threads that spin while they wait make a job four times slower beside any other busy process (2 cores, espeak).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    logging.raiseExceptions = False  # a log line that cannot be written is no reason for a traceback
     try:
+        sys.stdout.reconfigure(errors="backslashreplace")  # a title that the terminal cannot show
         hydra.main(version_base="1.3", config_path="pkg://conf", config_name=name)(task)()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         if started:
             raise  # a bug

@@ -15,16 +15,18 @@ from pipeline.book.segment import segment
 from pipeline.config import GenerateConfig
 from pipeline.engine import NO_IDENTITY, Engine
 from pipeline.engine.registry import build_engine
+from pipeline.errors import UserError, WorkError
 from pipeline.plan import Planned, choose, make_plan
 from pipeline.report import plan_report
 from pipeline.store import RunFolder
-from pipeline.store.journal import Journal, read_rows
+from pipeline.store.claim import claim
+from pipeline.store.journal import Journal
 from pipeline.store.manifest import is_done, latest, merge
 from pipeline.synthesize import Synthesizer
 from pipeline.telemetry.progress import Telemetry
 from pipeline.telemetry.record import RunRecord
 from pipeline.telemetry.tracker import NoTracker, Tracker, Wandb
-from pipeline.watermark import build_watermarker
+from pipeline.watermark import Watermarker, build_watermarker
 
 log = logging.getLogger(__name__)
 
@@ -41,48 +43,52 @@ def generate(config: GenerateConfig, stop: Stop) -> int:
     planned = make_plan(utterances, engine.identity, config)
     chosen = choose(planned, config)
     folder = RunFolder(Path(config.out or Path("outputs") / book.name))
-    if unrendered(chosen, folder):
-        engine.prepare()  # before anything is written
+    watermarker = None
+    if unrendered(chosen, folder):  # checked before anything is written
+        engine.prepare()
+        watermarker = build_watermarker(config.watermark)
     folder.create()
     failed = 0
-    with closing(Journal(folder.journal(config.shard, config.num_shards))) as journal:
-        pending = unrendered(chosen, folder)
-        log.info("%s: %d utterances, %d to render, into %s", book.name, len(chosen), len(pending), folder.root)
-        if pending:
-            failed = render(pending, engine, folder, journal, config, stop)
-    with folder.writing():
-        ok, _ = merge(folder, [(item.utterance.id, item.key) for item in planned])
+    with folder.writing(), claim(folder, config.num_shards, Path(config.book), planned):
+        generation = 1 + max((row["generation"] for row in latest(folder).values()), default=0)
+        with closing(Journal(folder.journal(config.shard, config.num_shards), generation)) as journal:
+            pending = unrendered(chosen, folder)
+            log.info("%s: %d utterances, %d to render, into %s", book.name, len(chosen), len(pending), folder.root)
+            if pending and watermarker:
+                failed = render(pending, engine, watermarker, folder, journal, config, stop)
+        ok, _ = merge(folder, planned, engine.identity.speaker)
     log.info("%d of the book's %d utterances are in %s", ok, len(planned), folder.manifest)
-    if failed > config.max_failures:
-        log.error(
-            "%d utterance(s) failed, max_failures=%d; reasons are in %s", failed, config.max_failures, folder.failed
-        )
-        return 1
+    if failed > config.max_failures and not stop():
+        raise WorkError(f"{failed} utterance(s) failed, max_failures={config.max_failures}; see {folder.failed}")
     return 0
 
 
 def unrendered(chosen: Sequence[Planned], folder: RunFolder) -> list[Planned]:
     """What has no `ok` row with the same key, or has lost its WAV."""
-    rows = latest(read_rows(folder.root / "journal"))
-    return [item for item in chosen if not is_done(rows.get((item.utterance.id, item.key)), folder)]
+    try:
+        rows = latest(folder)
+        return [item for item in chosen if not is_done(rows.get(item.utterance.id), item.key, folder)]
+    except OSError as error:
+        raise UserError(f"out={folder.root} cannot be read ({error}); choose another out=") from error
 
 
 def render(
     pending: Sequence[Planned],
     engine: Engine,
+    watermarker: Watermarker,
     folder: RunFolder,
     journal: Journal,
     config: GenerateConfig,
     stop: Stop,
 ) -> int:
     """Render `pending` with progress, tracker and run record around it; returns how many utterances failed."""
-    watermarker = build_watermarker(config.watermark)
     record = RunRecord(folder.root, config)
     record.write("running", identity=asdict(engine.identity), to_render=len(pending))
     telemetry = Telemetry(len(pending), open_tracker(config, folder))
     state = "failed"
     try:
-        Synthesizer(config, engine, watermarker, folder, journal, telemetry, stop).run(pending)
+        with stop:
+            Synthesizer(config, engine, watermarker, folder, journal, telemetry, stop).run(pending)
         state = "stopped" if stop() else "ended"
     finally:
         summary = telemetry.finish()

@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 
 ENGINE_CONFIGS = {"chatterbox": ChatterboxConfig, "espeak": EspeakConfig}
 CONF = Path(conf.__file__).parent
-QUOTING = "quote a value with = , ( ) or spaces, as in \"book='My Book (1).txt'\""
+QUOTING = "quote a value with = , ( ) spaces or letters outside ASCII, as in \"book='My Book (1).txt'\""
 
 
 def register(name: str, schema: type) -> None:
@@ -136,6 +136,6 @@ def default(field: Field) -> str:
 def meaning(field: Field) -> str:
     """What the option means, its unit and its range or choices."""
     low, high, names = (field.metadata[key] for key in ("low", "high", "choices"))
-    limits = "|".join(names) or " to ".join(str(limit) for limit in (low, high) if limit is not None)
+    limits = "|".join(names) or ("" if low is None else f"{low} or more" if high is None else f"{low} to {high}")
     notes = ", ".join(note for note in (field.metadata["unit"], limits) if note)
     return field.metadata["meaning"] + (f" ({notes})" if notes else "")

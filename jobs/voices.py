@@ -28,15 +28,16 @@ def voices(config: VoicesConfig, stop: Stop) -> int:
     engine = build_engine(config)
     engine.prepare()
     bad = 0
-    for path in paths:
-        if stop():
-            break
-        try:
-            engine.conditionals_of(read_clip(path), engine.precision.voice_encoder)
-            log.info("%s: ready", path)
-        except UserError as error:
-            bad += 1
-            log.error("%s", error)
+    with stop:
+        for path in paths:
+            if stop():
+                break
+            try:
+                engine.conditionals_of(read_clip(path), engine.precision.voice_encoder)
+                log.info("%s: ready", path)
+            except UserError as error:
+                bad += 1
+                log.error("%s", error)
     log.info("%d of %d voices ready", len(paths) - bad, len(paths))
     return 1 if bad else 0
 

@@ -80,8 +80,8 @@ def _digest(*parts: Any) -> bytes:
 
 def choose(planned: Sequence[Planned], config: GenerateConfig) -> list[Planned]:
     """What this process renders: `chapters`, then `limit`, then its contiguous `shard` of predicted seconds."""
-    chosen = [p for p in planned if p.utterance.chapter in _chapters(config.chapters, planned)]
-    chosen = chosen[: config.limit]
+    wanted = _chapters(config.chapters, planned)
+    chosen = [item for item in planned if item.utterance.chapter in wanted][: config.limit]
     if config.shard >= config.num_shards:
         raise UserError(
             f"shard={config.shard} does not exist: num_shards={config.num_shards} makes 0 to {config.num_shards - 1}"
@@ -103,11 +103,12 @@ def _chapters(spec: str | None, planned: Sequence[Planned]) -> set[int]:
     wanted: set[int] = set()
     for part in spec.split(","):
         found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if not found or int(found[1]) > int(found[2] or found[1]):
+        if not found:
             raise UserError(f"chapters={spec} is not a list of chapter numbers such as 1-3 or '0,2,5-7'")
-        wanted |= set(range(int(found[1]), int(found[2] or found[1]) + 1))
-    if missing := sorted(wanted - there):
-        raise UserError(f"chapters={spec}: the book has no chapter {missing[0]}, only {min(there)} to {max(there)}")
+        first, last = int(found[1]), int(found[2] or found[1])
+        if not min(there) <= first <= last <= max(there):
+            raise UserError(f"chapters={spec}: the book has chapters {min(there)} to {max(there)} only")
+        wanted |= there & set(range(first, last + 1))
     return wanted
 
 

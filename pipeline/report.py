@@ -1,5 +1,6 @@
 """What `dry_run=true` prints: the plan in words. Knows nothing of engines or files."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from pipeline.book import Book
@@ -16,15 +17,18 @@ def plan_report(book: Book, chosen: Sequence[Planned], config: GenerateConfig) -
     made = [bucket for part in windows(chosen, config.plan.window) for bucket in buckets(part, config.plan)]
     lines = [f"{book.name}: {len(book.chapters)} chapters, {len(book.text):,} characters", ""]
     lines += [f"{'chapter':>7} {'utterances':>10} {'minutes':>8}  title"]
+    counts: Counter[int] = Counter(item.utterance.chapter for item in chosen)
+    lengths: Counter[int] = Counter()
+    for item in chosen:
+        lengths[item.utterance.chapter] += item.predicted_s
     for chapter in book.chapters:
-        items = [item for item in chosen if item.utterance.chapter == chapter.number]
-        minutes = sum(item.predicted_s for item in items) / 60
-        lines += [f"{chapter.number:>7} {len(items):>10} {minutes:>8.1f}  {chapter.title}"]
+        minutes = lengths[chapter.number] / 60
+        lines += [f"{chapter.number:>7} {counts[chapter.number]:>10} {minutes:>8.1f}  {chapter.title}"]
     lines += ["", f"not spoken: {len(book.unspoken)} place(s)"]
     lines += [
         f"  at {mark.start}: {mark.reason}: {_excerpt(book.text[mark.start : mark.end])}" for mark in book.unspoken
     ]
-    lines += ["", f"to render: {len(chosen)} utterances, {seconds / 3600:.2f} hours predicted"]
+    lines += ["", f"chosen: {len(chosen)} utterances, {seconds / 3600:.2f} hours predicted"]
     lines += [f"disk: {seconds * SAMPLE_RATE * 2 / 2**30:.2f} GiB"]
     lines += [f"padding waste: {padding_waste(made):.1%} in {len(made)} buckets", "", "longest:"]
     for item in sorted(chosen, key=lambda item: -item.predicted_s)[:LONGEST]:

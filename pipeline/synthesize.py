@@ -65,11 +65,12 @@ class Synthesizer:
                 pending = self._attempt(pending, rung)
                 if not pending or self.stopping():
                     break
+            if not self.stopping():
+                for task in pending:
+                    self._journal(self._row(task, status="failed", error=task.error))
+            self.telemetry.window_ends(self.engine.gpu_memory_gib())
             if self.stopping():
                 return
-            for task in pending:
-                self._journal(self._row(task, status="failed", error=task.error))
-            self.telemetry.window_ends(self.engine.gpu_memory_gib())
 
     def _attempt(self, tasks: Iterable[Task], rung: Rung) -> list[Task]:
         """Try every task once; returns those whose speech is bad."""
@@ -79,12 +80,18 @@ class Synthesizer:
             task = waiting.pop(speech.request.utterance.id)
             reason, detail = self._finish(task, speech)
             if reason:
-                self.telemetry.bad_attempt(reason)
-                attempt = Attempt(speech.request.seed, str(speech.request.precision), reason)
-                failed.append(replace(task, attempts=(*task.attempts, attempt), error=f"{reason}: {detail}"))
+                failed.append(self._failed(task, rung, reason, detail))
             if self.stopping():
-                break
+                return failed
+        for task in waiting.values():  # nothing is lost, not even by an engine's fault
+            failed.append(self._failed(task, rung, "error", "the engine gave no answer"))
         return failed
+
+    def _failed(self, task: Task, rung: Rung, reason: str, detail: str) -> Task:
+        self.telemetry.bad_attempt(reason)
+        request = self._request(task, rung)
+        attempt = Attempt(request.seed, str(request.precision), reason)
+        return replace(task, attempts=(*task.attempts, attempt), error=f"{reason}: {detail}")
 
     def _request(self, task: Task, rung: Rung) -> Request:
         planned = task.planned
@@ -106,8 +113,11 @@ class Synthesizer:
         score = self.watermarker.score(to_float(pcm), rate)
         if score is not None and score < self.config.watermark.threshold:
             return "no_watermark", f"found again with a confidence of {score:.2f} only"
+        path = self.folder.wav(task.planned.utterance)
         with self.folder.writing():
-            sha256 = write_wav(self.folder.wav(task.planned.utterance), pcm, rate)
+            if path.exists():  # another key's: from here on no row may vouch for it
+                self.journal.append(dict(id=task.planned.utterance.id, key="", status="replaced"))
+            sha256 = write_wav(path, pcm, rate)
         self._journal(self._row(task, "ok", speech=speech, pcm=pcm, score=score, sha256=sha256))
         return "", ""
 

@@ -32,7 +32,7 @@ class Perth:
                 import perth
 
                 self._net = perth.PerthImplicitWatermarker()
-        except (ImportError, TypeError) as error:  # without pkg_resources Perth sets the class to None
+        except (ImportError, TypeError, OSError, RuntimeError) as error:  # TypeError: without pkg_resources it is None
             raise UserError(
                 f"no watermarker: Perth does not load here ({error}); install 'setuptools<81' and resemble-perth, "
                 "or set watermark.enabled=false to write unmarked speech"

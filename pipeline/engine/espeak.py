@@ -12,7 +12,7 @@ from pipeline.engine import Identity, Request, Speech
 from pipeline.errors import UserError
 
 # From espeak-ng's speak_lib.h.
-SYNCHRONOUS, POS_CHARACTER, CHARS_UTF8, RATE, PITCH = 2, 1, 1, 1, 3
+SYNCHRONOUS, DONT_EXIT, POS_CHARACTER, CHARS_UTF8, RATE, PITCH = 2, 0x8000, 1, 1, 1, 3
 SAMPLE_RATE = 24_000  # Hz; espeak-ng itself runs at 22,050
 
 Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
@@ -73,7 +73,9 @@ class EspeakEngine:
 
         callback = Callback(collect)
         with fresh_library(self._library) as library:
-            rate = library.espeak_Initialize(SYNCHRONOUS, 0, self._data, 0)
+            rate = library.espeak_Initialize(SYNCHRONOUS, 0, self._data, DONT_EXIT)
+            if rate <= 0:
+                raise UserError(f"engine=espeak: espeak-ng does not start with its data in {self._data.decode()}")
             library.espeak_SetSynthCallback(callback)
             if library.espeak_SetVoiceByName(self._options.voice.encode()) != 0:
                 raise UserError(f"engine.voice={self._options.voice}: espeak-ng has no such voice; try en-us")

@@ -4,6 +4,7 @@ The journal is the truth: an utterance is done when its row is there and its WAV
 that safe against a kill at any moment: WAV to a temporary name, fsync, rename, fsync the folder, then the row.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,10 +39,12 @@ class RunFolder:
         """Make the folder, or say in one line why it cannot be."""
         try:
             for name in ("wavs", "journal", "runs"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
+                make_folder(self.root / name)
                 if not os.access(self.root / name, os.W_OK):
                     raise PermissionError(f"{self.root / name} is read-only")
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise WorkError(f"no room for {self.root}: {error}; mend that, then run the same again") from error
             raise UserError(f"out={self.root} is not writable ({error}); choose another out=") from error
 
     @contextmanager
@@ -64,7 +67,20 @@ def write_durably(path: Path, write: Callable[[Path], None]) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)  # a full disk needs the room
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    fsync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make `path` and what is missing above it, durably."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        fsync_folder(folder.parent)
+
+
+def fsync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

@@ -7,19 +7,24 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.store import fsync_folder
 
 log = logging.getLogger(__name__)
 
 
 class Journal:
-    """Append-only; `UserError` if another process has it open."""
+    """Append-only; `UserError` if another process has it open.
 
-    def __init__(self, path: Path) -> None:
+    `generation` numbers the processes that have written to a folder: it orders rows of the same utterance in different
+    journals, whatever clocks and file times say.
+    """
+
+    def __init__(self, path: Path, generation: int) -> None:
+        self._generation = generation
         self._file = open(path, "ab+", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -30,10 +35,19 @@ class Journal:
                 "wait for it, or choose another out="
             ) from None
         self._drop_torn_line()
+        fsync_folder(path.parent)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Durable when it returns."""
-        self._file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        """Durable when it returns; a row that does not fit on the disk leaves no half of it."""
+        row = row | {"generation": self._generation}
+        data = memoryview(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        start = os.fstat(self._file.fileno()).st_size
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError:
+            self._file.truncate(start)
+            raise
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -46,17 +60,25 @@ class Journal:
         self._file.truncate(data.rfind(b"\n") + 1)
 
 
-def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every whole row of every journal in `folder`; the journal that was written to last comes last."""
-    for path in sorted(folder.glob("*.jsonl"), key=lambda path: (path.stat().st_mtime_ns, path.name)):
-        broken = 0
-        with open(path, "rb") as file:
-            for line in file:
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    broken += 1
-                    continue
-                yield row
-        if broken:
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """Every whole row of every journal in `folder`, oldest first."""
+    rows: list[dict[str, Any]] = []
+    for path in sorted(path for path in folder.glob("*.jsonl") if path.is_file()):
+        lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line's end is torn
+        found = [row for line in lines if (row := _parse(line)) is not None]
+        if broken := len(lines) - len(found):
             log.warning("%s: %d broken line(s) passed over; their utterances will be rendered again", path, broken)
+        rows += found
+    return sorted(rows, key=lambda row: row["generation"])  # stable: the order of writing within one journal
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """A row with what the reader needs of it, or None."""
+    try:
+        row = json.loads(line)
+        whole = isinstance(row["id"], str) and isinstance(row["key"], str) and isinstance(row["generation"], int)
+        if row["status"] == "ok":
+            whole &= isinstance(row["file_name"], str) and isinstance(row["num_samples"], int)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return row if whole else None

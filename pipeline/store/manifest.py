@@ -2,10 +2,14 @@
 
 import fcntl
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.plan import Planned
 from pipeline.store import RunFolder, write_durably
+from pipeline.store.journal import read_rows
+from pipeline.store.wav import HEADER_BYTES
 
 SCHEMA_VERSION = "1"
 
@@ -20,7 +24,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "chapter_title": ("string", "the chapter's heading"),
     "index": ("int32", "position in the chapter, from 0"),
     "paragraph": ("int32", "paragraph in the chapter, from 0"),
-    "char_start": ("int64", "offset of the first character in the book"),
+    "char_start": ("int64", "offset of the first character in the book (a byte-order mark not counted)"),
     "char_end": ("int64", "offset behind the last character in the book"),
     "pause_after_s": ("float32", "silence to insert behind it when joining, in seconds"),
     "speaker": ("string", "the voice's name"),
@@ -69,26 +73,38 @@ def schema() -> Any:
     return pa.schema(list(types.items()), metadata={"schema_version": SCHEMA_VERSION})
 
 
-def latest(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
-    """The last row of each (id, key), in the order of reading."""
-    return {(row["id"], row["key"]): row for row in rows}
+def latest(folder: RunFolder) -> dict[str, dict[str, Any]]:
+    """The last row of each utterance: it tells what the utterance's WAV is now."""
+    return {row["id"]: row for row in read_rows(folder.root / "journal")}
 
 
-def is_done(row: Mapping[str, Any] | None, folder: RunFolder) -> bool:
-    """An utterance is done when its row says ok and its WAV is there."""
-    return row is not None and row["status"] == "ok" and (folder.root / row["file_name"]).is_file()
+def is_done(row: Mapping[str, Any] | None, key: str, folder: RunFolder) -> bool:
+    """An utterance is done when its last row says ok, for the same key, and its WAV is there in full length."""
+    if row is None or row["status"] != "ok" or row["key"] != key:
+        return False
+    path = folder.root / row["file_name"]
+    return path.is_file() and path.stat().st_size == HEADER_BYTES + 2 * row["num_samples"]
 
 
-def merge(folder: RunFolder, wanted: Iterable[tuple[str, str]]) -> tuple[int, int]:
-    """Write both tables from all journals, in the order of `wanted` (id, key); returns how many are ok and failed."""
-    from pipeline.store.journal import read_rows
+def merge(folder: RunFolder, planned: Iterable[Planned], speaker: str) -> tuple[int, int]:
+    """Write both tables from all journals in the order of `planned`; returns how many are ok and how many failed.
 
+    What a row says of audio comes from the journal; what it says of the book comes from the plan, where offsets,
+    titles and pauses may have changed since.
+    """
     with open(folder.root / "journal" / "merge.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        rows = latest(read_rows(folder.root / "journal"))
-        found = [row for at in wanted if (row := rows.get(at))]
-        ok = [row for row in found if is_done(row, folder)]
-        failed = [row for row in found if row["status"] != "ok"]
+        rows = latest(folder)
+        ok, failed = [], []
+        for item in planned:
+            row = rows.get(item.utterance.id)
+            if row is None or row["key"] != item.key:
+                continue
+            told = row | asdict(item.utterance) | {"speaker": speaker}
+            if is_done(row, item.key, folder):
+                ok.append(told)
+            elif row["status"] == "failed":
+                failed.append(told)
         _write(folder.manifest, ok)
         if failed:
             _write(folder.failed, failed)
@@ -103,7 +119,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {name: [row[name] for row in rows] for name in COLUMNS}
-    columns["created_at"] = [datetime.fromisoformat(at) for at in columns["created_at"]]
+    columns = {name: [row.get(name) for row in rows] for name in COLUMNS}
+    columns["created_at"] = [at and datetime.fromisoformat(at) for at in columns["created_at"]]
     table = pa.table(columns, schema=schema())
     write_durably(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))

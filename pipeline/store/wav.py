@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.store import write_durably
+from pipeline.store import make_folder, write_durably
 
 FULL_SCALE = 32768
+HEADER_BYTES = 44  # of a WAV with PCM samples and nothing else
 
 
 def to_pcm16(samples: np.ndarray) -> np.ndarray:
@@ -28,6 +29,6 @@ def write_wav(path: Path, pcm: np.ndarray, rate: int) -> str:
     buffer = io.BytesIO()
     soundfile.write(buffer, pcm, rate, format="WAV", subtype="PCM_16")
     data = buffer.getvalue()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_durably(path, lambda temporary: temporary.write_bytes(data))
     return hashlib.sha256(data).hexdigest()

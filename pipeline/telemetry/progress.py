@@ -89,8 +89,7 @@ class Telemetry:
         figures = self._window.figures() | {"gpu_memory_gib": round(gpu_memory_gib, 3)}
         self._windows.append(figures)
         self._tracker.log(figures)
-        if self._bar.disable:
-            log.info("window of %d done, %s", self._window.utterances, self._state())
+        log.info("window done: %s", ", ".join(f"{name} {value:g}" for name, value in figures.items()))
 
     def finish(self) -> dict[str, Any]:
         """Close the bar and the tracker; returns the whole run's figures, and each window's."""

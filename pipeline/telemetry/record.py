@@ -29,7 +29,7 @@ class RunRecord:
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def write(self, state: str, **facts: Any) -> None:
-        """`state` is running, ended, or stopped; `facts` are anything JSON can hold."""
+        """`state` is running, ended, stopped or failed; `facts` are anything JSON can hold."""
         path = self.folder / "runs" / f"{self.started:%Y%m%dT%H%M%S.%fZ}-{self.config.shard}.json"
         record = dict(
             state=state,
@@ -41,7 +41,7 @@ class RunRecord:
             hardware=dict(platform=platform.platform(), python=platform.python_version(), cpus=os.cpu_count()),
             **facts,
         )
-        text = json.dumps(record, indent=1, ensure_ascii=False)
+        text = json.dumps(record, indent=1)
         try:
             write_durably(path, lambda temporary: temporary.write_text(text))
         except OSError as error:  # the disk is full: the journal is what matters, and says so itself

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.config import WandbConfig
+from pipeline.store import write_durably
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Wandb:
         self._sample: list[dict[str, Any]] = []
         self._seen = 0
         self._run: Any = None
-        mode = options.mode if options.mode != "auto" else "online" if has_key() else "offline"
+        mode = options.mode if options.mode != "auto" else automatic_mode()
         self._safely(lambda: self._start(mode, options, shard, config))
         if self._run is None and mode == "online":
             self._safely(lambda: self._start("offline", options, shard, config))  # for `wandb sync`, later
@@ -98,7 +99,7 @@ class Wandb:
         home.mkdir(exist_ok=True)
         os.environ.setdefault("WANDB_SILENT", "true")
         for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
-            os.environ.setdefault(name, str(home.resolve()))
+            os.environ[name] = str(home.resolve())
         import wandb
 
         wandb.teardown()  # an online start that failed still holds the run's id
@@ -117,18 +118,23 @@ class Wandb:
         )
 
 
+def automatic_mode() -> str:
+    """What WANDB_MODE says; else online with a key, offline without."""
+    return os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
+
+
 def has_key() -> bool:
     """Whether W&B has a key without asking: in the environment, or in the netrc file where `wandb login` puts it."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
         return any("wandb" in host for host in netrc.netrc(os.environ.get("NETRC")).hosts)
-    except (OSError, netrc.NetrcParseError):
+    except (OSError, ValueError, netrc.NetrcParseError):
         return False
 
 
 def fixed_id(path: Path) -> str:
     """The run's W&B id: drawn once, kept in the run's folder."""
     if not path.exists():
-        path.write_text(secrets.token_hex(8))
+        write_durably(path, lambda temporary: temporary.write_text(secrets.token_hex(8)))
     return path.read_text()

@@ -14,6 +14,9 @@ import pytest
 import soundfile
 
 from pipeline.config import WatermarkConfig
+from pipeline.engine.espeak import EspeakEngine
+from pipeline.store import RunFolder
+from pipeline.store.claim import claim
 from pipeline.store.journal import Journal
 from pipeline.store.manifest import COLUMNS
 from pipeline.watermark import build_watermarker
@@ -112,6 +115,94 @@ def test_a_changed_parameter_renders_all(draft):
     before = written()
     draft("engine.rate_wpm=200")
     assert rendered_anew(before) == set(before)
+
+
+def hashes_hold() -> bool:
+    rows = rows_of(OUT / "metadata.parquet")
+    return all(row["audio_sha256"] == hashlib.sha256((OUT / row["file_name"]).read_bytes()).hexdigest() for row in rows)
+
+
+def test_a_parameter_changed_and_changed_back_renders_all_again(draft):
+    draft()
+    first = wav_bytes()
+    draft("engine.rate_wpm=250")
+    assert wav_bytes() != first and hashes_hold()
+    assert draft().code == 0 and wav_bytes() == first and hashes_hold()
+
+
+def test_a_kill_between_a_wav_and_its_row_leaves_no_row_that_vouches_for_it(draft, monkeypatch):
+    draft()
+    first = wav_bytes()
+
+    append = Journal.append
+
+    def killed(journal, row):
+        if row["status"] == "ok":
+            raise KeyboardInterrupt
+        append(journal, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", killed)
+        assert draft("engine.rate_wpm=250").code == 130
+    assert wav_bytes() != first
+    assert draft().code == 0 and wav_bytes() == first and hashes_hold()
+
+
+def test_offsets_and_pauses_follow_an_edit_that_renders_nothing_there(draft, story):
+    draft()
+    edited = STORY.replace("and listened", "and listened for a while")
+    story.write_text(edited, encoding="utf-8")
+    assert "1 to render" in draft("text.pause_sentence_s=5").out
+    rows = rows_of(OUT / "metadata.parquet")
+    assert all(row["text"] == " ".join(edited[row["char_start"] : row["char_end"]].split()) for row in rows)
+
+
+def test_another_book_of_the_same_name_does_not_overwrite_the_first(draft, job, tmp_path):
+    draft()
+    before = wav_bytes()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "story.txt").write_text("Quite another tale.\n\nIt has nothing to do with the first one.")
+    ended = job("generate", "book=other/story.txt", "engine=espeak", "wandb.mode=disabled")
+    assert ended.code == 2 and ended.err.count("\n") == 1 and "holds the speech of" in ended.err
+    assert wav_bytes() == before
+    (tmp_path / "story.txt").rename(tmp_path / "other" / "story.txt")
+    moved = job("generate", "book=other/story.txt", "engine=espeak", "wandb.mode=disabled")
+    assert moved.code == 0 and "0 to render" in moved.out
+
+
+def test_a_run_cut_otherwise_is_refused_while_the_first_goes_on(draft):
+    draft("limit=1")
+    planned = []
+    with claim(RunFolder(OUT), 1, Path("story.txt"), planned):
+        assert draft().code == 0
+        ended = draft("num_shards=2")
+    assert ended.code == 2 and "in use by a run with num_shards=1" in ended.err
+    assert draft("num_shards=2").code == 0
+
+
+def test_a_request_that_the_engine_never_answers_is_a_failure(draft, monkeypatch):
+    answered = EspeakEngine.synthesize
+    monkeypatch.setattr(EspeakEngine, "synthesize", lambda engine, requests: answered(engine, requests[1:]))
+    ended = draft()
+    assert ended.code == 1 and "1 utterance(s) failed" in ended.err
+    (row,) = rows_of(OUT / "failed.parquet")
+    assert row["error"] == "error: the engine gave no answer"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
+def test_a_full_disk_is_one_line_and_exit_1_and_the_same_command_goes_on_after_room_is_made(draft, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk]).returncode:
+        pytest.skip("no mount here")
+    try:
+        full = draft(f"out={disk}/run")
+        assert full.code == 1 and full.err.count("\n") == 1 and "No space left" in full.err
+        subprocess.run(["mount", "-o", "remount,size=9m", disk], check=True)
+        assert draft(f"out={disk}/run").code == 0 and draft().code == 0
+        assert wav_bytes(disk / "run") == wav_bytes() and not list(disk.rglob("*.tmp"))
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_a_deleted_wav_and_a_torn_journal_line_are_rendered_again(draft):
@@ -215,7 +306,7 @@ def test_an_out_that_cannot_be_written_is_one_line_and_exit_2(draft, tmp_path):
 
 def test_a_run_in_use_by_another_process_is_one_line_and_exit_2(draft):
     draft("limit=1")
-    holder = Journal(OUT / "journal" / "0-of-1.jsonl")
+    holder = Journal(OUT / "journal" / "0-of-1.jsonl", 1)
     ended = draft()
     holder.close()
     assert ended.code == 2 and ended.err.count("\n") == 1 and "in use" in ended.err
