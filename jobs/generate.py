@@ -45,8 +45,7 @@ def generate(config: GenerateConfig, stop: Stop) -> int:
     folder = RunFolder(Path(config.out or Path("outputs") / book.name))
     watermarker = None
     if unrendered(chosen, folder):  # checked before anything is written
-        engine.prepare()
-        watermarker = build_watermarker(config.watermark)
+        watermarker = prepare(engine, config)
     folder.create()
     failed = 0
     with folder.writing(), claim(folder, config.num_shards, Path(config.book), planned):
@@ -54,13 +53,20 @@ def generate(config: GenerateConfig, stop: Stop) -> int:
         with closing(Journal(folder.journal(config.shard, config.num_shards), generation)) as journal:
             pending = unrendered(chosen, folder)
             log.info("%s: %d utterances, %d to render, into %s", book.name, len(chosen), len(pending), folder.root)
-            if pending and watermarker:
+            if pending:
+                watermarker = watermarker or prepare(engine, config)
                 failed = render(pending, engine, watermarker, folder, journal, config, stop)
         ok, _ = merge(folder, planned, engine.identity.speaker)
     log.info("%d of the book's %d utterances are in %s", ok, len(planned), folder.manifest)
     if failed > config.max_failures and not stop():
         raise WorkError(f"{failed} utterance(s) failed, max_failures={config.max_failures}; see {folder.failed}")
     return 0
+
+
+def prepare(engine: Engine, config: GenerateConfig) -> Watermarker:
+    """What can be wrong with device, weights and watermarker is told now."""
+    engine.prepare()
+    return build_watermarker(config.watermark)
 
 
 def unrendered(chosen: Sequence[Planned], folder: RunFolder) -> list[Planned]:

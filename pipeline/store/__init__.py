@@ -1,4 +1,4 @@
-"""A run's folder and what is durable in it. Knows nothing of engines, checks or plans.
+"""A run's folder and what is durable in it. Knows nothing of engines or checks.
 
 The journal is the truth: an utterance is done when its row is there and its WAV is there. The order of writing makes
 that safe against a kill at any moment: WAV to a temporary name, fsync, rename, fsync the folder, then the row.
