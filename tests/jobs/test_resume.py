@@ -1,0 +1,199 @@
+"""Run again, interrupted, edited, cut into shards, out of room: nothing is lost and nothing is rendered twice."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.store import RunFolder
+from pipeline.store.claim import claim
+from pipeline.store.journal import Journal
+
+from ..conftest import STORY, rows_of
+from .test_generate import OUT, rendered_anew, wav_bytes, written
+
+
+def test_the_same_command_again_renders_nothing(draft):
+    draft()
+    before, rows = written(), rows_of(OUT / "metadata.parquet")
+    again = draft()
+    assert again.code == 0 and "0 to render" in again.out
+    assert rendered_anew(before) == set() and rows_of(OUT / "metadata.parquet") == rows
+
+
+def test_a_changed_sentence_renders_that_utterance_and_no_other(draft, story):
+    draft()
+    before = written()
+    story.write_text(STORY.replace("a small, dry cough", "a small, wet cough"), encoding="utf-8")
+    draft()
+    assert rendered_anew(before) == {
+        next(r["id"] for r in rows_of(OUT / "metadata.parquet") if "wet" in r["text"]) + ".wav"
+    }
+
+
+def test_an_inserted_paragraph_renders_itself_and_the_rest_of_its_chapter(draft, story):
+    draft()
+    before = written()
+    story.write_text(STORY.replace("* * *", "The house waited.\n\n* * *"), encoding="utf-8")
+    draft()
+    rows = rows_of(OUT / "metadata.parquet")
+    first = next(row["index"] for row in rows if row["text"] == "The house waited.")
+    assert rendered_anew(before) == {f"{r['id']}.wav" for r in rows if r["chapter"] == 1 and r["index"] >= first}
+
+
+def test_a_changed_parameter_renders_all(draft):
+    draft()
+    before = written()
+    draft("engine.rate_wpm=200")
+    assert rendered_anew(before) == set(before)
+
+
+def hashes_hold() -> bool:
+    rows = rows_of(OUT / "metadata.parquet")
+    return all(row["audio_sha256"] == hashlib.sha256((OUT / row["file_name"]).read_bytes()).hexdigest() for row in rows)
+
+
+def test_a_parameter_changed_and_changed_back_renders_all_again(draft):
+    draft()
+    first = wav_bytes()
+    draft("engine.rate_wpm=250")
+    assert wav_bytes() != first and hashes_hold()
+    assert draft().code == 0 and wav_bytes() == first and hashes_hold()
+
+
+def test_a_kill_between_a_wav_and_its_row_leaves_no_row_that_vouches_for_it(draft, monkeypatch):
+    draft()
+    first = wav_bytes()
+
+    append = Journal.append
+
+    def killed(journal, row):
+        if row["status"] == "ok":
+            raise KeyboardInterrupt
+        append(journal, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", killed)
+        assert draft("engine.rate_wpm=250").code == 130
+    assert wav_bytes() != first
+    assert draft().code == 0 and wav_bytes() == first and hashes_hold()
+
+
+def test_offsets_and_pauses_follow_an_edit_that_renders_nothing_there(draft, story):
+    draft()
+    edited = STORY.replace("and listened", "and listened for a while")
+    story.write_text(edited, encoding="utf-8")
+    assert "1 to render" in draft("text.pause_sentence_s=5").out
+    rows = rows_of(OUT / "metadata.parquet")
+    assert all(row["text"] == " ".join(edited[row["char_start"] : row["char_end"]].split()) for row in rows)
+
+
+def test_another_book_of_the_same_name_does_not_overwrite_the_first(draft, job, tmp_path):
+    draft()
+    before = wav_bytes()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "story.txt").write_text("Quite another tale.\n\nIt has nothing to do with the first one.")
+    ended = job("generate", "book=other/story.txt", "engine=espeak", "wandb.mode=disabled")
+    assert ended.code == 2 and ended.err.count("\n") == 1 and "holds the speech of" in ended.err
+    assert wav_bytes() == before
+    (tmp_path / "story.txt").rename(tmp_path / "other" / "story.txt")
+    moved = job("generate", "book=other/story.txt", "engine=espeak", "wandb.mode=disabled")
+    assert moved.code == 0 and "0 to render" in moved.out
+
+
+def test_a_run_cut_otherwise_is_refused_while_the_first_goes_on(draft):
+    draft("limit=1")
+    planned = []
+    with claim(RunFolder(OUT), 1, Path("story.txt"), planned):
+        assert draft().code == 0
+        ended = draft("num_shards=2")
+    assert ended.code == 2 and "in use by a run with num_shards=1" in ended.err
+    assert draft("num_shards=2").code == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
+def test_a_full_disk_is_one_line_and_exit_1_and_the_same_command_goes_on_after_room_is_made(draft, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk]).returncode:
+        pytest.skip("no mount here")
+    try:
+        full = draft(f"out={disk}/run")
+        assert full.code == 1 and full.err.count("\n") == 1 and "No space left" in full.err
+        subprocess.run(["mount", "-o", "remount,size=9m", disk], check=True)
+        assert draft(f"out={disk}/run").code == 0 and draft().code == 0
+        assert wav_bytes(disk / "run") == wav_bytes() and not list(disk.rglob("*.tmp"))
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_deleted_wav_and_a_torn_journal_line_are_rendered_again(draft):
+    draft()
+    before = wav_bytes()
+    journal = OUT / "journal" / "0-of-1.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    torn = json.loads(lines[-1])["id"]
+    journal.write_bytes(b"".join(lines[:-1]) + lines[-1][: len(lines[-1]) // 2])
+    lost = next(OUT.glob("wavs/001/*.wav"))
+    lost.unlink()
+    times = written()
+    assert draft().code == 0
+    assert rendered_anew(times) == {lost.name, f"{torn}.wav"} and wav_bytes() == before
+    assert len(rows_of(OUT / "metadata.parquet")) == len(lines)
+
+
+def test_shards_together_are_the_whole_run(draft):
+    draft("out=whole")
+    for shard in (1, 0):
+        assert draft("out=parts", f"shard={shard}", "num_shards=2").code == 0
+    assert wav_bytes(Path("parts")) == wav_bytes(Path("whole"))
+    volatile = ("created_at",)
+    whole, parts = (
+        [{k: v for k, v in row.items() if k not in volatile} for row in rows_of(Path(out) / "metadata.parquet")]
+        for out in ("whole", "parts")
+    )
+    assert whole == parts
+
+
+def test_limit_and_chapters_render_a_part_that_a_later_run_completes(draft):
+    assert draft("limit=2").code == 0 and len(rows_of(OUT / "metadata.parquet")) == 2
+    assert draft("chapters=2").code == 0
+    before = written()
+    assert draft().code == 0
+    assert not rendered_anew(before) & set(before)
+    assert len(rows_of(OUT / "metadata.parquet")) == len(written())
+
+
+def test_a_run_in_use_by_another_process_is_one_line_and_exit_2(draft):
+    draft("limit=1")
+    holder = Journal(OUT / "journal" / "0-of-1.jsonl", 1)
+    ended = draft()
+    holder.close()
+    assert ended.code == 2 and ended.err.count("\n") == 1 and "in use" in ended.err
+    assert draft().code == 0
+
+
+@pytest.mark.parametrize("signum, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_job_with_its_code_and_the_same_command_goes_on(draft, tmp_path, signum, code):
+    long = "".join(f"This is sentence number {n}, and it is followed by another one.\n\n" for n in range(80))
+    (tmp_path / "story.txt").write_text(long)
+    command = [sys.executable, "-m", "jobs.generate", "book=story.txt", "engine=espeak", "wandb.mode=disabled"]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])})
+    journal = OUT / "journal" / "0-of-1.jsonl"
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signum)
+    assert process.wait() == code
+    done = rows_of(OUT / "metadata.parquet")
+    assert 3 <= len(done) < 80 and len(done) == len(written())
+    assert json.loads(next(OUT.glob("runs/*.json")).read_text())["state"] == "stopped"
+    before = written()
+    assert draft().code == 0
+    assert len(rows_of(OUT / "metadata.parquet")) == 80 and not rendered_anew(before) & set(before)
