@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_module
 from jobs.options import CONF, all_options, choices, default, meaning, register, to_dataclass
 from pipeline.config import GenerateConfig, Precision, Sampling, TextConfig, VoicesConfig, validate
 from pipeline.errors import UserError
+from pipeline.store.manifest import COLUMNS
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -19,10 +20,21 @@ def test_every_option_has_a_meaning_and_every_number_a_range(schema):
             assert field.metadata["low"] is not None, name
 
 
+def table(name: str) -> list[str]:
+    """The rows of a table in the README, between its two marks."""
+    text = README.read_text(encoding="utf-8").split(f"<!-- {name} -->\n")[1].split(f"<!-- /{name} -->")[0]
+    return text.splitlines()[2:]
+
+
 def test_the_readme_lists_every_option_as_it_is():
-    table = README.read_text()
-    for name, field in all_options(GenerateConfig):
-        assert f"| `{name}` | {default(field) or '(required)'} | {meaning(field).replace('|', ', ')} |" in table, name
+    assert table("options") == [
+        f"| `{name}` | {default(field) or '(required)'} | {meaning(field).replace('|', ', ')} |"
+        for name, field in all_options(GenerateConfig)
+    ]
+
+
+def test_the_readme_lists_every_column_as_it_is():
+    assert table("columns") == [f"| `{name}` | {kind} | {told} |" for name, (kind, told) in COLUMNS.items()]
 
 
 @pytest.mark.parametrize(
