@@ -5,6 +5,7 @@ ranges are checked, and the README's table is made from the fields' metadata.
 """
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
@@ -22,7 +23,7 @@ def option(
     high: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """A dataclass field that knows its meaning, unit, and inclusive range or choices."""
+    """A dataclass field that knows its meaning, unit, and inclusive range or choices; `N` in a choice is any number."""
     return field(default=default, metadata=dict(meaning=meaning, unit=unit, low=low, high=high, choices=choices))
 
 
@@ -177,7 +178,7 @@ class ModelConfig:
     engine: EngineConfig = group(EngineConfig)
     voice: VoiceConfig = group(VoiceConfig)
     precision: Precision = group(Precision)
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+    device: str = option("auto", "where the engine runs", choices=("auto", "cpu", "cuda", "cuda:N", "mps"))
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,8 @@ def validate(config: Any, prefix: str = "") -> None:
 def _outside(value: Any, meta: Any) -> str:
     """What was wanted, if `value` is not within it; else an empty string."""
     if choices := meta["choices"]:
-        return "" if value in choices else "one of " + ", ".join(choices)
+        forms = "|".join(re.escape(choice).replace("N", r"\d+") for choice in choices)
+        return "" if re.fullmatch(forms, value) else "one of " + ", ".join(choices)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
     low, high = meta["low"], meta["high"]

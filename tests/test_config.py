@@ -5,7 +5,7 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from jobs.options import CONF, all_options, choices, default, meaning, register, to_dataclass
-from pipeline.config import GenerateConfig, Precision, Sampling, TextConfig, VoicesConfig, validate
+from pipeline.config import ChatterboxConfig, GenerateConfig, Precision, Sampling, TextConfig, VoicesConfig, validate
 from pipeline.errors import UserError
 from pipeline.store.manifest import COLUMNS
 
@@ -76,3 +76,14 @@ def test_a_value_out_of_range_is_named_with_its_range(value):
 def test_a_precision_is_one_word_when_all_components_agree():
     assert str(Precision("fp32", "fp32", "fp32", "fp32")) == "fp32"
     assert str(Precision("bf16", "tf32", "tf32", "fp32")) == "t3=bf16 flow=tf32 vocoder=tf32 voice_encoder=fp32"
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:", "cuda:N", "CPU", ""])
+def test_a_misspelt_device_is_a_user_error(device):
+    with pytest.raises(UserError, match=f"device={device} is out of range: one of auto, cpu"):
+        validate(GenerateConfig(book="x", engine=ChatterboxConfig(), device=device))
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:15", "mps"])
+def test_every_device_name_is_accepted_before_anything_is_looked_for(device):
+    validate(GenerateConfig(book="x", engine=ChatterboxConfig(), device=device))

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from pipeline.config import ModelConfig
 from pipeline.engine import Engine
@@ -17,8 +18,10 @@ def _chatterbox(config: ModelConfig) -> Engine:
 
 def _espeak(config: ModelConfig) -> Engine:
     from pipeline.engine.espeak import EspeakEngine
+    from pipeline.voice import read_clip
 
     if config.voice.path:
+        read_clip(Path(config.voice.path).expanduser())  # a draft tells early what the real run would refuse
         log.info("engine=espeak speaks with its own voice; %s is not used", config.voice.path)
     return EspeakEngine(config.engine)
 

@@ -157,3 +157,9 @@ def test_pandas_duckdb_and_datasets_open_the_manifest(draft, tmp_path):
 
     data = load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "hf"))
     assert data.num_rows == count and data[0]["file_name"] == "wavs/001/story-001-00000.wav"
+
+
+def test_a_draft_refuses_a_voice_that_the_real_run_would_refuse(draft, tmp_path, story):
+    ended = draft("voice.path=nowhere.wav")
+    assert ended.code == 2 and ended.err.count("\n") == 1 and "voice.path=nowhere.wav" in ended.err
+    assert list(tmp_path.iterdir()) == [story]
