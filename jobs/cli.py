@@ -8,13 +8,16 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
 from jobs.options import one_line, register, to_dataclass
+from pipeline.config import GRACE_S
 from pipeline.errors import UserError, WorkError
 
 
@@ -23,41 +26,55 @@ class JobFailed(Exception):
 
 
 class Stop:
-    """Around what must not be torn apart: a signal is remembered, and asked for by calling the object.
+    """What a process does about SIGTERM and SIGINT. SIGUSR2 is left to the launcher (submitit requeues by it).
 
-    A second signal ends the process at once; what is durable stays so.
+    The first signal ends it at once, but around what must not be torn apart, inside `deferred`, it is remembered and
+    asked for by calling the object. Whatever is still going on `grace_s` later, or at a second signal, is dropped:
+    what is durable stays so.
     """
 
     def __init__(self) -> None:
         self.signum = 0
-        self._before: dict[int, Any] = {}
+        self.grace_s = GRACE_S
+        self._deferring = False
 
     def __call__(self) -> bool:
         return self.signum != 0
 
-    def __enter__(self) -> None:
-        self._before = {signum: signal.signal(signum, self._handle) for signum in (signal.SIGTERM, signal.SIGINT)}
+    def listen(self) -> None:
+        """Here and now: inside a task, too, whose launcher may ignore SIGTERM (submitit)."""
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, self._handle)
 
-    def __exit__(self, *_: Any) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
 
     def _handle(self, signum: int, _frame: Any) -> None:
         if self.signum:
             os._exit(128 + signum)
         self.signum = signum
+        deadline = threading.Timer(self.grace_s, os._exit, (128 + signum,))
+        deadline.daemon = True
+        deadline.start()
+        if not self._deferring:
+            raise SystemExit(128 + signum)
         print(f"{signal.Signals(signum).name}: finishing what is in flight; again to stop at once", file=sys.stderr)
 
 
 def main(name: str, schema: type, job: Callable[[Any, Stop], int]) -> None:
     """Run `job(config, stop)` under Hydra with `conf/<name>.yaml` over `schema`; exits the process."""
     register(name, schema)
-    started, codes, home = False, [], os.getpid()
+    started, codes, home, stop = False, [], os.getpid(), Stop()
 
     def task(config: DictConfig) -> None:
         nonlocal started
         started = True
-        stop = Stop()
+        stop.listen()
         code = run_job(job, config, schema, stop)
         if stop():
             raise SystemExit(128 + stop.signum)  # under --multirun, too: the signal meant all shards
@@ -68,13 +85,11 @@ def main(name: str, schema: type, job: Callable[[Any, Stop], int]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what is wrong instead of printing it its own way
     # Threads that spin while they wait make a job four times slower beside any other busy process (2 cores, espeak).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    stop.listen()
     logging.raiseExceptions = False  # a log line that cannot be written is no reason for a traceback
     try:
         sys.stdout.reconfigure(errors="backslashreplace")  # a title that the terminal cannot show
         hydra.main(version_base="1.3", config_path="pkg://conf", config_name=name)(task)()
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
@@ -88,7 +103,9 @@ def main(name: str, schema: type, job: Callable[[Any, Stop], int]) -> None:
 def run_job(job: Callable[[Any, Stop], int], config: DictConfig, schema: type, stop: Stop) -> int:
     """The job's exit code; what it raises on purpose becomes one line. Bugs pass through."""
     try:
-        return job(to_dataclass(config, schema), stop)
+        typed = to_dataclass(config, schema)
+        stop.grace_s = typed.grace_s
+        return job(typed, stop)
     except UserError as error:
         return tell(str(error), 2)
     except WorkError as error:

@@ -4,7 +4,8 @@ python -m jobs.generate book=mybook.txt
 """
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -16,12 +17,14 @@ from pipeline.config import GenerateConfig
 from pipeline.engine import NO_IDENTITY, Engine
 from pipeline.engine.registry import build_engine
 from pipeline.errors import UserError, WorkError
-from pipeline.plan import Planned, choose, make_plan
+from pipeline.plan import Planned, choose, make_plan, parameters
 from pipeline.report import plan_report
 from pipeline.store import RunFolder
 from pipeline.store.claim import claim
+from pipeline.store.edition import Edition
+from pipeline.store.index import Entry, is_done, read_index, spoilt
 from pipeline.store.journal import Journal
-from pipeline.store.manifest import is_done, latest, merge
+from pipeline.store.manifest import merge
 from pipeline.synthesize import Synthesizer
 from pipeline.telemetry.progress import Telemetry
 from pipeline.telemetry.record import RunRecord
@@ -42,21 +45,26 @@ def generate(config: GenerateConfig, stop: Stop) -> int:
     engine = build_engine(config)
     planned = make_plan(utterances, engine.identity, config)
     chosen = choose(planned, config)
+    edition = Edition(
+        os.path.abspath(config.book), book.text, book.unspoken, planned, engine.identity.speaker,
+        parameters(engine.identity, config),
+    )  # fmt: skip
     folder = RunFolder(Path(config.out or Path("outputs") / book.name))
     watermarker = None
-    if unrendered(chosen, folder):  # checked before anything is written
+    if unrendered(chosen, readable_index(folder), folder):  # checked before anything is written
         watermarker = prepare(engine, config)
     folder.create()
     failed = 0
-    with folder.writing(), claim(folder, config.num_shards, Path(config.book), planned):
-        generation = 1 + max((row["generation"] for row in latest(folder).values()), default=0)
+    with folder.writing(), claim(folder, edition, config):
+        index = read_index(folder)
+        generation = 1 + max((entry.generation for entry in index.values()), default=0)
         with closing(Journal(folder.journal(config.shard, config.num_shards), generation)) as journal:
-            pending = unrendered(chosen, folder)
+            pending = unrendered(chosen, drop_spoilt(chosen, index, folder), folder)
             log.info("%s: %d utterances, %d to render, into %s", book.name, len(chosen), len(pending), folder.root)
             if pending:
                 watermarker = watermarker or prepare(engine, config)
                 failed = render(pending, engine, watermarker, folder, journal, config, stop)
-        ok, _ = merge(folder, planned, engine.identity.speaker)
+        ok, _ = merge(folder, edition)
     log.info("%d of the book's %d utterances are in %s", ok, len(planned), folder.manifest)
     if failed > config.max_failures and not stop():
         raise WorkError(f"{failed} utterance(s) failed, max_failures={config.max_failures}; see {folder.failed}")
@@ -69,13 +77,25 @@ def prepare(engine: Engine, config: GenerateConfig) -> Watermarker:
     return build_watermarker(config.watermark)
 
 
-def unrendered(chosen: Sequence[Planned], folder: RunFolder) -> list[Planned]:
-    """What has no `ok` row with the same key, or has lost its WAV."""
+def readable_index(folder: RunFolder) -> dict[str, Entry]:
     try:
-        rows = latest(folder)
-        return [item for item in chosen if not is_done(rows.get(item.utterance.id), item.key, folder)]
+        return read_index(folder)
     except OSError as error:
         raise UserError(f"out={folder.root} cannot be read ({error}); choose another out=") from error
+
+
+def unrendered(chosen: Sequence[Planned], index: Mapping[str, Entry], folder: RunFolder) -> list[Planned]:
+    """What has no `ok` row with the same key, or has lost its WAV."""
+    return [item for item in chosen if not is_done(index.get(item.utterance.id), item.key, folder)]
+
+
+def drop_spoilt(chosen: Sequence[Planned], index: Mapping[str, Entry], folder: RunFolder) -> dict[str, Entry]:
+    """`index` without those of `chosen` whose WAV was changed by someone else."""
+    done = [item.utterance.id for item in chosen if is_done(index.get(item.utterance.id), item.key, folder)]
+    bad = {entry.id for entry in spoilt((index[id] for id in done), folder)}
+    for id in sorted(bad):
+        log.warning("%s is not what was written; it will be rendered again", folder.root / index[id].file_name)
+    return {id: entry for id, entry in index.items() if id not in bad}
 
 
 def render(
@@ -93,7 +113,7 @@ def render(
     telemetry = Telemetry(len(pending), open_tracker(config, folder))
     state = "failed"
     try:
-        with stop:
+        with stop.deferred():
             Synthesizer(config, engine, watermarker, folder, journal, telemetry, stop).run(pending)
         state = "stopped" if stop() else "ended"
     finally:

@@ -16,10 +16,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
-from pipeline.config import ChatterboxConfig, EspeakConfig, GenerateConfig, VoicesConfig, options, validate
+from pipeline.config import (
+    AuditConfig,
+    ChatterboxConfig,
+    EspeakConfig,
+    GenerateConfig,
+    ModelConfig,
+    VoicesConfig,
+    options,
+    validate,
+)  # fmt: skip
 from pipeline.errors import UserError
 
 ENGINE_CONFIGS = {"chatterbox": ChatterboxConfig, "espeak": EspeakConfig}
+NAMED = ("engine", "voice", "sampling", "precision")  # groups of named choices
 CONF = Path(conf.__file__).parent
 QUOTING = "quote a value with = , ( ) spaces or letters outside ASCII, as in \"book='My Book (1).txt'\""
 
@@ -94,10 +104,10 @@ def one_line(error: Exception) -> str:
 
 
 def _no_such_option(name: str) -> str:
-    known = [option for option, _ in all_options(GenerateConfig)] + [option for option, _ in all_options(VoicesConfig)]
+    known = [option for schema in (GenerateConfig, VoicesConfig, AuditConfig) for option, _ in all_options(schema)]
     near = difflib.get_close_matches(name, known, n=1)
     if near == [name]:
-        return f"the option {name} belongs to another engine than the one chosen"
+        return f"the option {name} belongs to another engine or job than the one chosen"
     return f"there is no option {name}" + (f"; did you mean {near[0]}?" if near else "; --help lists all")
 
 
@@ -106,7 +116,7 @@ def all_options(schema: type) -> Iterator[tuple[str, Field]]:
     for name, field in options(schema):
         if name != "engine.name":
             yield name, field
-    for config in ENGINE_CONFIGS.values():
+    for config in ENGINE_CONFIGS.values() if issubclass(schema, ModelConfig) else ():
         yield from ((name, field) for name, field in options(config, "engine.") if name != "engine.name")
 
 
@@ -117,12 +127,10 @@ def choices(group: str) -> list[str]:
 
 def usage(name: str, schema: type) -> str:
     """The --help text: the named choices, then every option with its default, meaning, unit and range."""
-    lines = [f"python -m jobs.{name} OPTION=VALUE ...", "", "named choices:"]
-    groups = [
-        group for group in ("engine", "voice", "sampling", "precision") if group in {f.name for f in fields(schema)}
-    ]
-    lines += [f"  {group}=" + "|".join(choices(group)) for group in groups]
-    lines += ["", "options:"] + [
+    lines = [f"python -m jobs.{name} OPTION=VALUE ...", ""]
+    if groups := [f.name for f in fields(schema) if f.name in NAMED]:
+        lines += ["named choices:", *(f"  {group}=" + "|".join(choices(group)) for group in groups), ""]
+    lines += ["options:"] + [
         f"  {option}={default(f)}".ljust(36) + f" {meaning(f)}" for option, f in all_options(schema)
     ]
     lines += ["", "Hydra's own: --cfg job, --multirun, --config-dir DIR (your own voice/NAME.yaml and the like)"]

@@ -28,7 +28,7 @@ def voices(config: VoicesConfig, stop: Stop) -> int:
     engine = build_engine(config)
     engine.prepare()
     bad = 0
-    with stop:
+    with stop.deferred():
         for path in paths:
             if stop():
                 break

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 
+GRACE_S = 20.0  # the shortest that schedulers give between SIGTERM and SIGKILL is 30 s
 AUDIO_VERSION = 1  # raise it when the code changes samples for the same options: it enters every utterance's key
 
 
@@ -172,8 +173,15 @@ class WandbConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """What decides how a voice sounds: shared by every job."""
+class JobConfig:
+    """Shared by every job."""
+
+    grace_s: float = option(GRACE_S, "after SIGTERM or SIGINT, what is still in flight is dropped", "s", 0, 3600)
+
+
+@dataclass(frozen=True)
+class ModelConfig(JobConfig):
+    """What decides how a voice sounds."""
 
     engine: EngineConfig = group(EngineConfig)
     voice: VoiceConfig = group(VoiceConfig)
@@ -207,6 +215,20 @@ class VoicesConfig(ModelConfig):
     """`python -m jobs.voices`."""
 
     clips: str = option("???", "folder of recordings (wav, flac, ogg, mp3), searched in depth")
+
+
+@dataclass(frozen=True)
+class AuditConfig(JobConfig):
+    """`python -m jobs.audit`."""
+
+    run: str = option("???", "the folder that jobs.generate wrote")
+    fix: bool = option(False, "move bad and superseded files aside, so that the next run renders what is missing")
+    watermark: str = option(
+        "all",
+        "WAVs in which the watermark is looked for; sample: one in 20, drawn anew",
+        choices=("all", "sample", "none"),
+    )
+    max_failures: int = option(0, "more failed utterances than this are a fault", "utterances", 0)
 
 
 def options(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ def make_plan(utterances: Iterable[Utterance], identity: Identity, config: Gener
         planned.append(
             Planned(
                 utterance,
-                key=_digest(params, text, occurrence).hex()[:32],
+                key=key_of(params, text, occurrence),
                 seed=_seed(config.seed, text, occurrence),
                 predicted_s=ONSET_S + len(text) / config.plan.chars_per_second,
             )
@@ -63,6 +63,11 @@ def parameters(identity: Identity, config: GenerateConfig) -> dict[str, Any]:
         seed=config.seed,
         audio_version=AUDIO_VERSION,
     )
+
+
+def key_of(params: Mapping[str, Any], spoken_text: str, occurrence: int) -> str:
+    """Names an utterance's samples: `occurrence` is how often the text came before in the book."""
+    return _digest(params, spoken_text, occurrence).hex()[:32]
 
 
 def retry_seed(seed: int, attempt: int) -> int:

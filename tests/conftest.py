@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,9 +56,12 @@ def job(monkeypatch, capsys, tmp_path):
         schema = getattr(module, f"{name.capitalize()}Config")
         monkeypatch.setattr(sys, "argv", [f"jobs/{name}.py", *arguments])
         monkeypatch.setattr(logging.getLogger(), "handlers", logging.getLogger().handlers[:])  # Hydra changes them
+        handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main(name, schema, getattr(module, name))
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
         printed = capsys.readouterr()
         return Ended(end.value.code or 0, printed.out, printed.err)
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from pipeline.book import Utterance
 from pipeline.errors import UserError, WorkError
 
+TEMPORARY = ".tmp"
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -28,12 +30,24 @@ class RunFolder:
         return self.root / "journal" / f"{shard}-of-{num_shards}.jsonl"
 
     @property
+    def book(self) -> Path:
+        return self.root / "book.txt"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.parquet"
+
+    @property
     def manifest(self) -> Path:
         return self.root / "metadata.parquet"
 
     @property
     def failed(self) -> Path:
         return self.root / "failed.parquet"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "journal" / "run.lock"
 
     def create(self) -> None:
         """Make the folder, or say in one line why it cannot be."""
@@ -47,6 +61,11 @@ class RunFolder:
                 raise WorkError(f"no room for {self.root}: {error}; mend that, then run the same again") from error
             raise UserError(f"out={self.root} is not writable ({error}); choose another out=") from error
 
+    def litter(self) -> list[Path]:
+        """What killed processes were writing and never finished. Only for who is alone in the folder."""
+        places = (self.root.glob, (self.root / "runs").glob, (self.root / "journal").glob, (self.root / "wavs").rglob)
+        return [path for find in places for path in find(f"*{TEMPORARY}") if path.is_file()]
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """What the disk refuses ends the job, in one line; all that was durable stays so."""
@@ -58,14 +77,14 @@ class RunFolder:
 
 def write_durably(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a file beside `path`, then make it `path`: whole or not at all, even if power fails."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(path.name + TEMPORARY)
     try:
         write(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # a full disk needs the room
+    except BaseException:  # a full disk needs the room; a signal should leave no litter
+        temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
 

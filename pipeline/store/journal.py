@@ -1,12 +1,16 @@
 """The journal: one JSON row per finished utterance, appended and fsynced. Knows nothing of what a row means.
 
-One process writes one file, under a lock that dies with it. A reader drops a line that is torn or cut.
+One process writes one file, under a lock that dies with it. Each line ends in a checksum: a reader passes over a line
+that is torn, cut, or changed by anyone else.
 """
 
 import fcntl
 import json
 import logging
 import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,8 @@ from pipeline.errors import UserError
 from pipeline.store import fsync_folder
 
 log = logging.getLogger(__name__)
+
+CHECKSUM = b',"crc32":"'  # the last member of every line's object
 
 
 class Journal:
@@ -39,8 +45,7 @@ class Journal:
 
     def append(self, row: dict[str, Any]) -> None:
         """Durable when it returns; a row that does not fit on the disk leaves no half of it."""
-        row = row | {"generation": self._generation}
-        data = memoryview(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        data = memoryview(encode(row | {"generation": self._generation}))
         start = os.fstat(self._file.fileno()).st_size
         try:
             while data:
@@ -55,30 +60,47 @@ class Journal:
 
     def _drop_torn_line(self) -> None:
         """A line without its end was being written when the power went: what follows must not stick to it."""
-        self._file.seek(0)
-        data = self._file.read()
-        self._file.truncate(data.rfind(b"\n") + 1)
+        end = self._file.seek(0, os.SEEK_END)
+        tail = b""
+        while end and b"\n" not in tail:
+            start = max(0, end - 65_536)
+            self._file.seek(start)
+            tail, end = self._file.read(end - start), start
+        self._file.truncate(end + tail.rfind(b"\n") + 1)
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Every whole row of every journal in `folder`, oldest first."""
-    rows: list[dict[str, Any]] = []
-    for path in sorted(path for path in folder.glob("*.jsonl") if path.is_file()):
-        lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line's end is torn
-        found = [row for line in lines if (row := _parse(line)) is not None]
-        if broken := len(lines) - len(found):
-            log.warning("%s: %d broken line(s) passed over; their utterances will be rendered again", path, broken)
-        rows += found
-    return sorted(rows, key=lambda row: row["generation"])  # stable: the order of writing within one journal
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a line starts."""
+
+    journal: Path
+    offset: int
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """A row with what the reader needs of it, or None."""
-    try:
-        row = json.loads(line)
-        whole = isinstance(row["id"], str) and isinstance(row["key"], str) and isinstance(row["generation"], int)
-        if row["status"] == "ok":
-            whole &= isinstance(row["file_name"], str) and isinstance(row["num_samples"], int)
-    except (ValueError, TypeError, KeyError, RecursionError):
+def encode(row: dict[str, Any]) -> bytes:
+    """A journal's line: the row as JSON, with the checksum of what stands before it."""
+    data = json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()[:-1]
+    return data + CHECKSUM + b'%08x"}\n' % zlib.crc32(data)
+
+
+def decode(line: bytes) -> dict[str, Any] | None:
+    """The row of a line, or None if this is not what was written."""
+    data, _, checksum = line.rpartition(CHECKSUM)
+    if checksum != b'%08x"}\n' % zlib.crc32(data):
         return None
-    return row if whole else None
+    return json.loads(data + b"}")
+
+
+def read_rows(folder: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Every whole row of every journal in `folder`, one at a time, in each journal's order of writing."""
+    for path in sorted(path for path in folder.glob("*.jsonl") if path.is_file()):
+        broken = offset = 0
+        with open(path, "rb") as file:
+            for line in file:
+                row = decode(line)
+                if row is not None:
+                    yield Place(path, offset), row
+                broken += row is None and line.endswith(b"\n")  # a last line without its end is being written, or torn
+                offset += len(line)
+        if broken:
+            log.warning("%s: %d broken line(s) passed over; their utterances will be rendered again", path, broken)

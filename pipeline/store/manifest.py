@@ -1,17 +1,25 @@
 """The manifest: `metadata.parquet` and `failed.parquet`, made from the journals. Knows no engine and no text rule."""
 
 import fcntl
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
+from datetime import datetime
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.plan import Planned
 from pipeline.store import RunFolder, write_durably
-from pipeline.store.journal import read_rows
-from pipeline.store.wav import HEADER_BYTES
+from pipeline.store.edition import Edition
+from pipeline.store.index import Entry, is_done, read_index
+from pipeline.store.journal import decode
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SCHEMA_VERSION = "1"
+GROUP = 1024  # rows in memory at a time
 
 # name: (Arrow type as text, meaning). The README's table is made from it.
 COLUMNS: dict[str, tuple[str, str]] = {
@@ -59,7 +67,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
 }
 
 
-def schema() -> Any:
+def schema() -> "pa.Schema":
     """The table's explicit `pa.schema`, with its version in the metadata."""
     import pyarrow as pa
 
@@ -73,53 +81,68 @@ def schema() -> Any:
     return pa.schema(list(types.items()), metadata={"schema_version": SCHEMA_VERSION})
 
 
-def latest(folder: RunFolder) -> dict[str, dict[str, Any]]:
-    """The last row of each utterance: it tells what the utterance's WAV is now."""
-    return {row["id"]: row for row in read_rows(folder.root / "journal")}
+def merge(folder: RunFolder, edition: Edition) -> tuple[int, int]:
+    """Write both tables from all journals in the order of the plan; returns how many are ok and how many failed.
 
-
-def is_done(row: Mapping[str, Any] | None, key: str, folder: RunFolder) -> bool:
-    """An utterance is done when its last row says ok, for the same key, and its WAV is there in full length."""
-    if row is None or row["status"] != "ok" or row["key"] != key:
-        return False
-    path = folder.root / row["file_name"]
-    return path.is_file() and path.stat().st_size == HEADER_BYTES + 2 * row["num_samples"]
-
-
-def merge(folder: RunFolder, planned: Iterable[Planned], speaker: str) -> tuple[int, int]:
-    """Write both tables from all journals in the order of `planned`; returns how many are ok and how many failed.
-
-    What a row says of audio comes from the journal; what it says of the book comes from the plan, where offsets,
-    titles and pauses may have changed since.
+    Rows are read where the index says, a group at a time: a long book takes no more memory than a short one.
     """
     with open(folder.root / "journal" / "merge.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        rows = latest(folder)
-        ok, failed = [], []
-        for item in planned:
-            row = rows.get(item.utterance.id)
-            if row is None or row["key"] != item.key:
-                continue
-            told = row | asdict(item.utterance) | {"speaker": speaker}
-            if is_done(row, item.key, folder):
-                ok.append(told)
-            elif row["status"] == "failed":
-                failed.append(told)
-        _write(folder.manifest, ok)
+        index = read_index(folder)
+        ok, failed = standing(folder, edition, index)
+        _write(folder.manifest, rows_of(edition, ok, index))
         if failed:
-            _write(folder.failed, failed)
+            _write(folder.failed, rows_of(edition, failed, index))
         else:
             folder.failed.unlink(missing_ok=True)
     return len(ok), len(failed)
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    from datetime import datetime
+def standing(folder: RunFolder, edition: Edition, index: Mapping[str, Entry]) -> tuple[list[Planned], list[Planned]]:
+    """What of the plan is ok, and what has failed, under the keys it has now."""
+    ok, failed = [], []
+    for item in edition.planned:
+        entry = index.get(item.utterance.id)
+        if is_done(entry, item.key, folder):
+            ok.append(item)
+        elif entry is not None and entry.key == item.key and entry.status == "failed":
+            failed.append(item)
+    return ok, failed
 
+
+def rows_of(edition: Edition, planned: Iterable[Planned], index: Mapping[str, Entry]) -> Iterator[dict[str, Any]]:
+    """Rows of the manifest, with a value for each column.
+
+    What a row says of audio comes from the journal; what it says of the book comes from the plan, where offsets,
+    titles and pauses may have changed since.
+    """
+    with ExitStack() as stack:
+        journals: dict[Path, BinaryIO] = {}
+        for item in planned:
+            place = index[item.utterance.id].place
+            if place.journal not in journals:
+                journals[place.journal] = stack.enter_context(open(place.journal, "rb"))
+            journals[place.journal].seek(place.offset)
+            row = decode(journals[place.journal].readline()) | asdict(item.utterance) | {"speaker": edition.speaker}
+            row["created_at"] = datetime.fromisoformat(row["created_at"])
+            yield {name: row[name] for name in COLUMNS}
+
+
+def tables(rows: Iterable[dict[str, Any]]) -> Iterator["pa.Table"]:
+    """`rows` as tables of `GROUP` rows."""
     import pyarrow as pa
+
+    rows = iter(rows)
+    while group := list(islice(rows, GROUP)):
+        yield pa.Table.from_pylist(group, schema=schema())
+
+
+def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     import pyarrow.parquet as pq
 
-    columns = {name: [row.get(name) for row in rows] for name in COLUMNS}
-    columns["created_at"] = [at and datetime.fromisoformat(at) for at in columns["created_at"]]
-    table = pa.table(columns, schema=schema())
-    write_durably(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, schema(), compression="zstd") as writer:
+            for table in tables(rows):
+                writer.write_table(table)
+
+    write_durably(path, write)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import GenerateConfig
 from pipeline.store import RunFolder
 from pipeline.store.claim import claim
+from pipeline.store.edition import read_edition
 from pipeline.store.journal import Journal
 
 from ..conftest import STORY, rows_of
@@ -75,12 +77,12 @@ def test_a_kill_between_a_wav_and_its_row_leaves_no_row_that_vouches_for_it(draf
 
     def killed(journal, row):
         if row["status"] == "ok":
-            raise KeyboardInterrupt
+            raise SystemExit(9)
         append(journal, row)
 
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "append", killed)
-        assert draft("engine.rate_wpm=250").code == 130
+        assert draft("engine.rate_wpm=250").code == 9
     assert wav_bytes() != first
     assert draft().code == 0 and wav_bytes() == first and hashes_hold()
 
@@ -108,12 +110,15 @@ def test_another_book_of_the_same_name_does_not_overwrite_the_first(draft, job, 
 
 
 def test_a_run_cut_otherwise_is_refused_while_the_first_goes_on(draft):
-    draft("limit=1")
-    planned = []
-    with claim(RunFolder(OUT), 1, Path("story.txt"), planned):
+    draft()
+    folder = RunFolder(OUT)
+    with claim(folder, read_edition(folder), GenerateConfig(book="story.txt")):
         assert draft().code == 0
-        ended = draft("num_shards=2")
-    assert ended.code == 2 and "in use by a run with num_shards=1" in ended.err
+        for more in ("num_shards=2", "limit=1", "chapters=1"):
+            ended = draft(more)
+            assert ended.code == 2 and "in use by a run with num_shards=1 chapters=None limit=None" in ended.err
+        ended = draft("engine.rate_wpm=200")
+        assert ended.code == 2 and "in use by a run with other options or another edition" in ended.err
     assert draft("num_shards=2").code == 0
 
 

@@ -1,0 +1,246 @@
+"""Holds a finished run against what was promised, from its files alone. Knows no engine, option or network.
+
+The plan says what should be there, the book's text whether the plan is whole, the journal what was written, and the
+WAVs whether it still is. What is found wrong is told; what is wrong with a WAV can be moved aside.
+"""
+
+import hashlib
+import io
+import os
+import random
+import sys
+import wave
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.plan import Planned, key_of
+from pipeline.store import RunFolder, fsync_folder, make_folder
+from pipeline.store.edition import Edition, read_edition
+from pipeline.store.index import Entry, read_index
+from pipeline.store.manifest import GROUP, rows_of, standing, tables
+from pipeline.store.wav import HEADER_BYTES, to_float
+
+Detector = Callable[[np.ndarray, int], float | None]  # samples (num_samples,) float32 and rate: confidence, 0 to 1
+
+ONE_IN = 20  # WAVs of a sample
+FEWEST = 20  # WAVs of a sample, if there are so many
+FOUND = 0.5  # confidence at which a watermark counts as found, unless the row was content with less
+TOLERANCE = 0.01  # of that confidence: another version of torch rounds otherwise
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One broken promise. `path` is a file that fixing moves aside."""
+
+    what: str
+    detail: str
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an audit found. No finding: every promise holds."""
+
+    findings: Sequence[Finding]
+    failed: Sequence[Mapping[str, Any]] = ()  # rows: they are no broken promise, but they are told
+    planned: int = 0
+    ok: int = 0
+    audio_s: float = 0.0
+    watermarks: int = 0  # looked for
+
+
+def examine(folder: RunFolder, detect: Detector, share: str) -> Report:
+    """Check everything; `share` of the watermarks is looked for: all, sample or none."""
+    edition = read_edition(folder)
+    if edition is None:
+        return Report(
+            [Finding(folder.plan.name, "or book.txt is missing or damaged: run the same jobs.generate again")]
+        )
+    index = read_index(folder)
+    ok, failed = standing(folder, edition, index)
+    findings = [
+        *_text(edition),
+        *_keys(edition),
+        *_missing(edition, index, {item.utterance.id for item in (*ok, *failed)}),
+        *_table(folder.manifest, rows_of(edition, ok, index)),
+        *_table(folder.failed, rows_of(edition, failed, index)),
+        *_strangers(folder, {folder.root / index[item.utterance.id].file_name for item in ok}, index),
+    ]
+    marked = bool(edition.params["watermark"])
+    listened = _sample(len(ok), share) if marked else set()
+    audio_s = 0.0
+    with ThreadPoolExecutor() as pool:
+        for row, wrong in _heard(folder, rows_of(edition, ok, index), listened, detect, pool):
+            audio_s += row["duration"]
+            if marked and not row["watermarked"]:
+                wrong = wrong or "has no watermark, and the run did not ask for that"
+            if wrong:
+                findings.append(Finding(row["file_name"], wrong, folder.root / row["file_name"]))
+    return Report(
+        findings, list(rows_of(edition, failed, index)), len(edition.planned), len(ok), audio_s, len(listened)
+    )
+
+
+def fix(folder: RunFolder, findings: Iterable[Finding]) -> Path:
+    """Move every file that a finding names aside, under its own name; returns where to."""
+    aside = folder.root / "aside" / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+    for path in {finding.path for finding in findings if finding.path and finding.path.exists()}:
+        target = aside / path.relative_to(folder.root)
+        make_folder(target.parent)
+        os.replace(path, target)
+        fsync_folder(target.parent)
+        fsync_folder(path.parent)
+    return aside
+
+
+def describe(report: Report, most: int = 20) -> str:
+    """The report in words; `most` findings are shown, and every failed utterance."""
+    counts = f"planned {report.planned}, ok {report.ok}, failed {len(report.failed)}"
+    lines = [f"{counts}; {report.audio_s / 3600:.2f} hours; watermarks looked for: {report.watermarks}"]
+    lines += [f"failed: {row['id']}: {row['error']}: {row['text']}" for row in report.failed]
+    lines += [f"WRONG: {finding.what} {finding.detail}" for finding in report.findings[:most]]
+    if len(report.findings) > most:
+        lines += [f"WRONG: {len(report.findings) - most} more"]
+    return "\n".join(lines)
+
+
+def _text(edition: Edition) -> Iterator[Finding]:
+    """Every character that is not white space is in one utterance or one span left out on purpose, in order."""
+    left = list(edition.text)
+    for span in edition.unspoken:
+        left[span.start : span.end] = " " * (span.end - span.start)
+    places: Counter[int] = Counter()
+    behind = 0
+    for item in edition.planned:
+        said = item.utterance
+        if said.char_start < behind:
+            yield Finding(said.id, f"begins at {said.char_start}, before the one in front of it ends")
+        if said.text.split() != "".join(left[said.char_start : said.char_end]).split():
+            yield Finding(said.id, f"is not what the book says at {said.char_start}")
+        if said.index != places[said.chapter]:
+            yield Finding(
+                said.id, f"has index {said.index} where chapter {said.chapter} goes on with {places[said.chapter]}"
+            )
+        places[said.chapter] = said.index + 1
+        behind = said.char_end
+        left[said.char_start : said.char_end] = " " * (said.char_end - said.char_start)
+    if rest := "".join(left).split():
+        yield Finding(
+            "book.txt", f"has text that nobody speaks, at {edition.text.index(rest[0])}: {' '.join(rest)[:60]}"
+        )
+
+
+def _keys(edition: Edition) -> Iterator[Finding]:
+    """Each key is the hash of what it should be."""
+    seen: Counter[str] = Counter()
+    for item in edition.planned:
+        text = item.utterance.spoken_text
+        if item.key != key_of(edition.params, text, seen[text]):
+            yield Finding(item.utterance.id, "has a key that is not of its text and options")
+        seen[text] += 1
+
+
+def _missing(edition: Edition, index: Mapping[str, Entry], there: set[str]) -> Iterator[Finding]:
+    """Planned, and neither ok nor failed."""
+    for item in edition.planned:
+        if item.utterance.id not in there:
+            yield Finding(item.utterance.id, f"{_why(item, index.get(item.utterance.id))}: run jobs.generate again")
+
+
+def _why(item: Planned, entry: Entry | None) -> str:
+    if entry is None:
+        return "is not rendered yet"
+    if entry.status == "replaced":
+        return "was being rendered when the job ended"
+    if entry.key != item.key:
+        return "is there for another text or other options only"
+    return f"has lost its WAV {entry.file_name}, or part of it"
+
+
+def _table(path: Path, rows: Iterable[dict[str, Any]]) -> Iterator[Finding]:
+    """A table is what journal and plan say, row by row."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        found = pq.ParquetFile(path).iter_batches(GROUP) if path.exists() else ()
+        for there, wanted in zip_longest(found, tables(rows)):
+            if there is None or wanted is None or not pa.Table.from_batches([there]).equals(wanted):
+                yield Finding(
+                    path.name, f"is not what the journal says{_first(there, wanted)}: run jobs.generate again"
+                )
+                return
+    except (OSError, pa.ArrowException) as error:
+        yield Finding(path.name, f"cannot be read ({str(error).splitlines()[0]}): run jobs.generate again")
+
+
+def _first(there: Any, wanted: Any) -> str:
+    """Where a batch and a table part."""
+    before, after = (part.to_pylist() if part is not None else [] for part in (there, wanted))
+    for one, other in zip_longest(before, after):
+        if one != other:
+            columns = [name for name in one if one[name] != (other or {}).get(name)] if one and other else ["row"]
+            return f", from {(other or one)['id']} on ({', '.join(columns)})"
+    return ""
+
+
+def _strangers(folder: RunFolder, known: set[Path], index: Mapping[str, Entry]) -> Iterator[Finding]:
+    """Files that no row of the manifest names."""
+    journaled = {folder.root / entry.file_name for entry in index.values() if entry.file_name}
+    for path in sorted(path for path in (folder.root / "wavs").rglob("*") if path.is_file() and path not in known):
+        why = "is of an earlier edition or other options" if path in journaled else "has no row in any journal"
+        yield Finding(str(path.relative_to(folder.root)), why, path)
+    for path in folder.litter():
+        if path.parent.parent != folder.root / "wavs":
+            yield Finding(str(path.relative_to(folder.root)), "was never finished", path)
+
+
+def _sample(count: int, share: str) -> set[int]:
+    """Which of `count` WAVs are listened to: drawn anew each time, so that several audits see more than one."""
+    size = dict(all=count, none=0, sample=min(count, max(FEWEST, count // ONE_IN)))[share]
+    return set(random.sample(range(count), size))
+
+
+def _heard(
+    folder: RunFolder,
+    rows: Iterator[dict[str, Any]],
+    listened: set[int],
+    detect: Detector,
+    pool: ThreadPoolExecutor,
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """Each row with what is wrong with its WAV, if anything is."""
+    from tqdm import tqdm
+
+    numbered = enumerate(tqdm(rows, unit="wav", disable=not sys.stderr.isatty()))
+    while group := list(islice(numbered, GROUP)):
+        work = lambda item: _wrong(folder, item[1], detect if item[0] in listened else None)  # noqa: E731
+        yield from zip((row for _, row in group), pool.map(work, group), strict=True)
+
+
+def _wrong(folder: RunFolder, row: Mapping[str, Any], detect: Detector | None) -> str:
+    """What is wrong with a row's WAV; empty: nothing."""
+    try:
+        data = (folder.root / row["file_name"]).read_bytes()
+        with wave.open(io.BytesIO(data)) as file:
+            form = (file.getnchannels(), 8 * file.getsampwidth(), file.getframerate(), file.getnframes())
+    except (OSError, EOFError, wave.Error) as error:
+        return f"is no WAV ({error})"
+    if form != (1, 16, row["sample_rate"], row["num_samples"]):
+        return "has {} channel(s) of {} bits at {} Hz and {} samples, not what its row says".format(*form)
+    if row["duration"] != row["num_samples"] / row["sample_rate"]:
+        return f"lasts {row['num_samples'] / row['sample_rate']} s, not the {row['duration']} s of its row"
+    if hashlib.sha256(data).hexdigest() != row["audio_sha256"]:
+        return "is not what was written: its hash differs"
+    if detect and row["watermarked"]:
+        score = detect(to_float(np.frombuffer(data, np.int16, offset=HEADER_BYTES)), row["sample_rate"])
+        if score < min(FOUND, row["watermark_score"]) - TOLERANCE:
+            return f"has no watermark: found with a confidence of {score:.2f} only"
+    return ""
