@@ -1,0 +1,156 @@
+"""Killed, stopped and cut off at exact moments of its own doing, then run again: the same as if nothing had happened.
+
+The moments are those of `moments.py`; which are chosen is seeded. A handful runs always, all of them as `long`.
+"""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..conftest import STORY, rows_of
+
+MOMENTS = Path(__file__).with_name("moments.py")
+STAGES = {  # a moment's stage is the first whose pattern its name has
+    "writing": r"wavs/",
+    "journal": r"fsync .*\.jsonl",
+    "merge": r"metadata|merge\.lock|failed\.parquet",
+    "rendering": r"verdict|runs/",
+    "reading": "",
+}
+ESPEAK = ("engine=espeak", "check.max_pause_s=0.30", "max_failures=9")  # some of the story's utterances fail
+TINY = ("engine.checkpoint=stand-in-tiny", "device=cpu")
+OUT = Path("outputs/story")
+
+
+def start(signum: int, moment: int, *options: str) -> subprocess.CompletedProcess[str]:
+    """The main job as a process of its own, which gets `signum` at its `moment`."""
+    command = [sys.executable, MOMENTS, str(int(signum)), str(moment), "moments.txt", "generate", "book=story.txt"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(
+        [*command, "wandb.mode=disabled", *options], env=environment, capture_output=True, text=True, timeout=600
+    )
+
+
+def facts(out: Path) -> tuple[list[dict], dict[str, bytes]]:
+    """All that must not depend on what happened: every row but its clock, every WAV's bytes."""
+    tables = [path for path in (out / "metadata.parquet", out / "failed.parquet") if path.exists()]
+    rows = [{k: v for k, v in row.items() if k != "created_at"} for path in tables for row in rows_of(path)]
+    return rows, {path.name: path.read_bytes() for path in out.glob("wavs/**/*") if path.is_file()}
+
+
+class Undisturbed:
+    """One run to compare with: its moments by stage, and what came out."""
+
+    def __init__(self, folder: Path, options: tuple[str, ...], text: str) -> None:
+        self.options, self.text = options, text
+        folder.mkdir()
+        before = os.getcwd()
+        os.chdir(folder)
+        try:
+            Path("story.txt").write_text(text, encoding="utf-8")
+            ended = start(0, 0, *options)
+            assert ended.returncode == 0, ended.stderr
+            self.moments = Path("moments.txt").read_text().splitlines()
+            self.facts = facts(OUT)
+        finally:
+            os.chdir(before)
+
+    def of(self, stage: str, count: int) -> list[int]:
+        """`count` seeded moments of a stage."""
+        stages = [next(stage for stage, pattern in STAGES.items() if re.search(pattern, name)) for name in self.moments]
+        return random.Random(stage).sample([i for i, found in enumerate(stages) if found == stage], count)
+
+
+@pytest.fixture(scope="module")
+def espeak(tmp_path_factory):
+    return Undisturbed(tmp_path_factory.mktemp("espeak") / "run", ESPEAK, STORY)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory, cache):
+    text = "CHAPTER I.\n\nNobody came.\n\nNobody came to the door of the old house.\n\nNo light moved."
+    return Undisturbed(tmp_path_factory.mktemp("tiny") / "run", (*TINY, f"engine.cache={cache}"), text)
+
+
+@pytest.fixture
+def survives(job, tmp_path):
+    """`survives(undisturbed, signum, moment)`: hit at that moment and run again, it is as if nothing had happened."""
+
+    def check(undisturbed: Undisturbed, signum: int, moment: int) -> None:
+        (tmp_path / "story.txt").write_text(undisturbed.text, encoding="utf-8")
+        name = undisturbed.moments[moment]
+        ended = start(signum, moment, *undisturbed.options)
+        if signum == signal.SIGKILL:
+            assert ended.returncode == -signal.SIGKILL, name
+            lose_what_was_not_synced(name)
+        else:
+            assert ended.returncode == 128 + signum and "Traceback" not in ended.stderr, (name, ended.stderr)
+            assert not list(tmp_path.rglob("*.tmp")), name
+        again = job("generate", "book=story.txt", "wandb.mode=disabled", *undisturbed.options)
+        assert again.code == 0 and "Traceback" not in again.err, (name, again.err)
+        assert facts(OUT) == undisturbed.facts, name
+        assert not list(tmp_path.rglob("*.tmp")), name
+        allowed = len(rows_of(OUT / "failed.parquet")) if (OUT / "failed.parquet").exists() else 0
+        assert job("audit", f"run={OUT}", "watermark=none", f"max_failures={allowed}").code == 0, name
+
+    return check
+
+
+def lose_what_was_not_synced(name: str) -> None:
+    """A power cut, unlike a kill, also takes part of what was written and not yet synced."""
+    if found := re.match(r"before fsync (.*\.(?:jsonl|tmp))$", name):
+        data = Path(found[1]).read_bytes()
+        Path(found[1]).write_bytes(data[: len(data) - min(37, len(data))])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_kill_in_any_stage_loses_nothing(survives, espeak, stage):
+    (moment,) = espeak.of(stage, 1)
+    survives(espeak, signal.SIGKILL, moment)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_kill_at_any_of_25_moments_loses_nothing(survives, espeak, stage, number):
+    survives(espeak, signal.SIGKILL, espeak.of(stage, 6)[1 + number])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_kill_of_the_model_at_any_of_10_moments_changes_no_bit(survives, tiny, stage, number):
+    survives(tiny, signal.SIGKILL, tiny.of(stage, 3)[1 + number])
+
+
+@pytest.mark.parametrize("stage, signum", [("reading", signal.SIGINT), ("writing", signal.SIGTERM)])
+def test_a_signal_ends_with_its_code_and_the_same_command_completes_the_run(survives, espeak, stage, signum):
+    survives(espeak, signum, espeak.of(stage, 1)[0])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("stage", STAGES)
+def test_sigterm_at_any_of_10_moments_ends_with_143_and_the_same_command_completes_the_run(
+    survives, espeak, stage, number
+):
+    survives(espeak, signal.SIGTERM, espeak.of(stage, 3)[1 + number])
+
+
+def test_a_wav_is_durable_under_its_name_before_its_row_is_written(espeak):
+    """fsync of the file, rename, fsync of the folder, then the row: what a power cut leaves is whole."""
+    names = espeak.moments
+    wavs = [name.split()[-1] for name in names if re.fullmatch(r"os\.rename .*\.wav", name)]
+    assert len(wavs) == len(espeak.facts[1])
+    for wav in wavs:
+        folder = os.path.dirname(wav)
+        renamed = names.index(f"os.rename {wav}")
+        assert names.index(f"after fsync {wav}.tmp") < renamed
+        row = next(i for i in range(renamed, len(names)) if names[i].startswith("before fsync outputs/story/journal/"))
+        assert f"after fsync {folder}" in names[renamed:row]
