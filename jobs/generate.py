@@ -64,7 +64,8 @@ def generate(config: GenerateConfig, stop: Stop) -> int:
             if pending:
                 watermarker = watermarker or prepare(engine, config)
                 failed = render(pending, engine, watermarker, folder, journal, config, stop)
-        ok, _ = merge(folder, edition)
+        with stop.deferred():
+            ok, _ = merge(folder, edition)
     log.info("%d of the book's %d utterances are in %s", ok, len(planned), folder.manifest)
     if failed > config.max_failures and not stop():
         raise WorkError(f"{failed} utterance(s) failed, max_failures={config.max_failures}; see {folder.failed}")

@@ -5,14 +5,23 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from jobs.options import CONF, all_options, choices, default, meaning, register, to_dataclass
-from pipeline.config import ChatterboxConfig, GenerateConfig, Precision, Sampling, TextConfig, VoicesConfig, validate
+from pipeline.config import (
+    AuditConfig,
+    ChatterboxConfig,
+    GenerateConfig,
+    Precision,
+    Sampling,
+    TextConfig,
+    VoicesConfig,
+    validate,
+)
 from pipeline.errors import UserError
 from pipeline.store.manifest import COLUMNS
 
 README = Path(__file__).parents[1] / "README.md"
 
 
-@pytest.mark.parametrize("schema", [GenerateConfig, VoicesConfig])
+@pytest.mark.parametrize("schema", [GenerateConfig, VoicesConfig, AuditConfig])
 def test_every_option_has_a_meaning_and_every_number_a_range(schema):
     for name, field in all_options(schema):
         assert field.metadata["meaning"], name
@@ -26,10 +35,11 @@ def table(name: str) -> list[str]:
     return text.splitlines()[2:]
 
 
-def test_the_readme_lists_every_option_as_it_is():
-    assert table("options") == [
+@pytest.mark.parametrize("name, schema", [("options", GenerateConfig), ("audit options", AuditConfig)])
+def test_the_readme_lists_every_option_as_it_is(name, schema):
+    assert table(name) == [
         f"| `{name}` | {default(field) or '(required)'} | {meaning(field).replace('|', ', ')} |"
-        for name, field in all_options(GenerateConfig)
+        for name, field in all_options(schema)
     ]
 
 

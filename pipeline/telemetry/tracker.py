@@ -1,20 +1,29 @@
-"""Weights & Biases at arm's length: it never asks, never fails a run, and keeps its files inside the run's folder."""
+"""Weights & Biases at arm's length: it never asks, never fails or delays a run, keeps its files in the run's folder.
 
+Knows nothing of wandb itself: that lives in a child process (`wandb_child`), because a process can be killed, whatever
+it waits for, and what a process prints can be thrown away.
+"""
+
+import json
 import logging
 import netrc
 import os
 import random
-import secrets
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.config import WandbConfig
-from pipeline.store import write_durably
+from pipeline.telemetry.wandb_child import kept, one_line
 
 log = logging.getLogger(__name__)
 
-START_S = 20  # how long a server may take to answer before the run goes on offline
+# After SIGTERM a job has some 20 s (cluster schedulers, containers) for what is in flight, the manifest, and this.
+FINISH_S = 10
 
 
 class Tracker(Protocol):
@@ -44,17 +53,19 @@ class NoTracker:
 
 
 class Wandb:
-    """One W&B run for one shard of one folder, taken up again when the shard is. The first trouble ends it."""
+    """One W&B run for one shard of one folder, taken up again when the shard is. Its trouble is told once."""
 
     def __init__(self, options: WandbConfig, folder: Path, shard: str, config: dict[str, Any]) -> None:
         self._folder, self._wanted = folder, options.audio_samples
         self._sample: list[dict[str, Any]] = []
         self._seen = 0
-        self._run: Any = None
+        self._told = False
+        self._child: subprocess.Popen[bytes] | None = None
         mode = options.mode if options.mode != "auto" else automatic_mode()
-        self._safely(lambda: self._start(mode, options, shard, config))
-        if self._run is None and mode == "online":
-            self._safely(lambda: self._start("offline", options, shard, config))  # for `wandb sync`, later
+        run = {"folder": str(folder), "shard": shard, "config": config, "argv": sys.argv, "mode": mode}
+        with self._safely():
+            self._child = start_child(folder / "wandb")
+            self._send(asdict(options) | run)
 
     def utterance(self, row: dict[str, Any]) -> None:
         """Keep a uniform sample of the rows for the table at the end (reservoir sampling, Vitter's algorithm R)."""
@@ -67,55 +78,82 @@ class Wandb:
             self._sample[slot] = row
 
     def log(self, figures: dict[str, float]) -> None:
-        if self._run is not None:
-            self._safely(lambda: self._run.log(figures))
+        if self._child is not None:
+            with self._safely():
+                self._warn(self._child.stdout.read())
+                self._send({"figures": figures})
 
     def finish(self, summary: dict[str, Any]) -> None:
-        if self._run is not None:
-            self._safely(lambda: self._finish(summary))
+        if self._child is None:
+            return
+        with self._safely():
+            sample = [(row["id"], row["text"], str(self._folder / row["file_name"])) for row in self._sample]
+            try:
+                trouble, _ = self._child.communicate(encode({"summary": summary, "sample": sample}), FINISH_S)
+            except subprocess.TimeoutExpired as late:
+                self._warn(late.stdout)
+                raise TimeoutError(f"it did not end within {FINISH_S} s{kept(self._folder)}") from None
+            self._warn(trouble)
+            if code := self._child.returncode:
+                raise ChildProcessError(f"its process ended with code {code}")
+        self._end()
 
-    def _finish(self, summary: dict[str, Any]) -> None:
-        import wandb
+    def _send(self, message: dict[str, Any]) -> None:
+        """Without waiting: a child that has let the pipe fill up is stuck."""
+        line = encode(message)
+        try:
+            if self._child.stdin.write(line) != len(line):
+                raise TimeoutError(f"it does not keep up{kept(self._folder)}")
+        except BrokenPipeError:
+            raise ChildProcessError("its process has ended") from None
 
-        table = wandb.Table(columns=["id", "text", "audio"])
-        for row in self._sample:
-            table.add_data(row["id"], row["text"], wandb.Audio(str(self._folder / row["file_name"])))
-        self._run.log({"samples": table})
-        self._run.summary.update(summary)
-        self._run.finish()
-        wandb.teardown()  # finish may return before the last figures are in the file
-
-    def _safely(self, work: Callable[[], None]) -> None:
+    @contextmanager
+    def _safely(self) -> Iterator[None]:
         """Speech matters more than figures: whatever is raised, this W&B run is over, and one line says so."""
         try:
-            work()
+            yield
         except Exception as error:
-            self._run = None
-            line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            log.warning("W&B failed, the job goes on: %s", line)
+            self._warn(one_line(error).encode())
+            self._end()
 
-    def _start(self, mode: str, options: WandbConfig, shard: str, config: dict[str, Any]) -> None:
-        home = self._folder / "wandb"
-        home.mkdir(exist_ok=True)
-        os.environ.setdefault("WANDB_SILENT", "true")
-        for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
-            os.environ[name] = str(home.resolve())
-        import wandb
+    def _warn(self, trouble: bytes | None) -> None:
+        if trouble and not self._told:
+            self._told = True
+            log.warning("W&B failed, the job goes on: %s", trouble.decode())
 
-        wandb.teardown()  # an online start that failed still holds the run's id
-        self._run = wandb.init(
-            project=options.project,
-            entity=options.entity,
-            dir=str(self._folder),
-            id=fixed_id(home / f"{shard}.id"),
-            name=f"{self._folder.name} {shard}",
-            group=self._folder.name,
-            job_type="shard",
-            resume="allow" if mode == "online" else None,
-            mode=mode,
-            config=config,
-            settings=wandb.Settings(silent=True, console="off", disable_git=True, init_timeout=START_S),
-        )
+    def _end(self) -> None:
+        """Leave nothing that could hold up the job's exit; wandb's own child goes when its parent has gone."""
+        if self._child is not None:
+            self._child.kill()
+            with suppress(subprocess.TimeoutExpired):  # a disk that hangs holds even the killed
+                self._child.wait(1)
+        self._child = None
+
+
+def start_child(home: Path) -> subprocess.Popen[bytes]:
+    """W&B's process; `home` takes all that wandb would put into the user's home."""
+    home.mkdir(exist_ok=True)
+    places = ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR")
+    environment = dict.fromkeys(places, str(home.resolve())) | {
+        "PYTHONPATH": os.pathsep.join(sys.path),  # the child finds what the job found
+        "WANDB_ERROR_REPORTING": "false",  # W&B's telemetry of itself: its end waits for its server
+    }
+    child = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.telemetry.wandb_child"],
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | environment,
+        start_new_session=True,  # Ctrl-C is the job's
+    )
+    os.set_blocking(child.stdin.fileno(), False)
+    os.set_blocking(child.stdout.fileno(), False)
+    return child
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
 
 
 def automatic_mode() -> str:
@@ -131,10 +169,3 @@ def has_key() -> bool:
         return any("wandb" in host for host in netrc.netrc(os.environ.get("NETRC")).hosts)
     except (OSError, ValueError, netrc.NetrcParseError):
         return False
-
-
-def fixed_id(path: Path) -> str:
-    """The run's W&B id: drawn once, kept in the run's folder."""
-    if not path.exists():
-        write_durably(path, lambda temporary: temporary.write_text(secrets.token_hex(8)))
-    return path.read_text()
