@@ -21,10 +21,10 @@ lint: install
 	$(BIN)/ruff check .
 
 test: lint
-	$(BIN)/python -m pytest -m "not long and not gpu"
+	$(BIN)/python -m pytest -m "not long and not gpu" -n 2 --dist loadscope
 
 test-long: install
-	$(BIN)/python -m pytest -m "long and not gpu"
+	$(BIN)/python -m pytest -m "long and not gpu" -n 2 --dist loadscope
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -63,9 +63,10 @@ def generate(config: GenerateConfig, stop: Stop) -> int:
             log.info("%s: %d utterances, %d to render, into %s", book.name, len(chosen), len(pending), folder.root)
             if pending:
                 watermarker = watermarker or prepare(engine, config)
-                failed = render(pending, engine, watermarker, folder, journal, config, stop)
-        with stop.deferred():
-            ok, _ = merge(folder, edition)
+            with stop.deferred():
+                if pending:
+                    failed = render(pending, engine, watermarker, folder, journal, config, stop)
+                ok, _ = merge(folder, edition)
     log.info("%d of the book's %d utterances are in %s", ok, len(planned), folder.manifest)
     if failed > config.max_failures and not stop():
         raise WorkError(f"{failed} utterance(s) failed, max_failures={config.max_failures}; see {folder.failed}")
@@ -114,8 +115,7 @@ def render(
     telemetry = Telemetry(len(pending), open_tracker(config, folder))
     state = "failed"
     try:
-        with stop.deferred():
-            Synthesizer(config, engine, watermarker, folder, journal, telemetry, stop).run(pending)
+        Synthesizer(config, engine, watermarker, folder, journal, telemetry, stop).run(pending)
         state = "stopped" if stop() else "ended"
     finally:
         summary = telemetry.finish()

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import Field, fields
+from dataclasses import Field, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from pipeline.errors import UserError
 ENGINE_CONFIGS = {"chatterbox": ChatterboxConfig, "espeak": EspeakConfig}
 NAMED = ("engine", "voice", "sampling", "precision")  # groups of named choices
 CONF = Path(conf.__file__).parent
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # controls, line ends, broken UTF-8
 QUOTING = "quote a value with = , ( ) spaces or letters outside ASCII, as in \"book='My Book (1).txt'\""
 
 
@@ -68,10 +69,12 @@ def to_dataclass(config: DictConfig, schema: type) -> Any:
     try:
         if missing := OmegaConf.missing_keys(config):
             raise UserError(f"{min(missing)}= is missing; --help shows how")
+        OmegaConf.resolve(config)  # to_object would take sampling for text in `text=${sampling}`
         _reject_unknown(config)
         typed = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise UserError(one_line(error)) from error
+    _reject_unusable(asdict(typed))
     validate(typed)
     return typed
 
@@ -86,10 +89,26 @@ def _reject_unknown(config: DictConfig, prefix: str = "") -> None:
             _reject_unknown(child, f"{prefix}{key}.")
 
 
+def _reject_unusable(values: dict[str, Any], prefix: str = "") -> None:
+    """Strings that are empty, most often an unset shell variable, or that no file name, table or terminal can show."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            _reject_unusable(value, f"{prefix}{key}.")
+        elif value == "":
+            raise UserError(f"{prefix}{key}= has no value; give one, or leave the option out")
+        elif isinstance(value, str) and UNPRINTABLE.search(value):
+            raise UserError(f"{prefix}{key}={value!r} holds control characters or is not UTF-8; rename it")
+
+
 def one_line(error: Exception) -> str:
     """Hydra's and OmegaConf's messages in one line, with the way out that helps here."""
+    return UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], _told(error))
+
+
+def _told(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
-    first, cause = text.splitlines()[0], str(error.__cause__ or "").strip().splitlines()
+    first, second = [*text.splitlines(), ""][:2]
+    cause = str(error.__cause__ or "").strip().splitlines()
     if isinstance(error, OverrideParseException):
         return f"cannot read the option {error.override}; {QUOTING}"
     if found := re.match(r"Ambiguous value for argument '(.+)'", first):
@@ -97,10 +116,13 @@ def one_line(error: Exception) -> str:
     if found := re.match(r"Could not override '([^']+)'", first):
         return _no_such_option(found[1])
     if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
-        return f"{found[1]}={found[2]}: no such choice; one of {', '.join(choices(found[1]))}"
+        there = choices(found[1])
+        return f"{found[1]}={found[2]}: no such choice" + (f"; one of {', '.join(there)}" if there else "")
     if found := re.match(r"Error merging override (.+)", first):
         return f"{found[1]}: {cause[0] if cause else 'wrong value'}"
-    return first
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return f"{error.full_key}: {first}"
+    return f"{first} {second}" if first.endswith(":") else first
 
 
 def _no_such_option(name: str) -> str:

@@ -58,6 +58,8 @@ class Synthesizer:
     def run(self, planned: Sequence[Planned]) -> None:
         """Render `planned`; each utterance ends as one row, ok or failed, unless `stopping` turns true first."""
         for part in windows(planned, self.config.plan.window):
+            if self.stopping():
+                return
             made = buckets(part, self.config.plan)
             self.telemetry.window_starts(padding_waste(made))
             pending = [Task(item) for bucket in made for item in bucket]
@@ -69,8 +71,6 @@ class Synthesizer:
                 for task in pending:
                     self._journal(self._row(task, status="failed", error=task.error))
             self.telemetry.window_ends(self.engine.gpu_memory_gib())
-            if self.stopping():
-                return
 
     def _attempt(self, tasks: Iterable[Task], rung: Rung) -> list[Task]:
         """Try every task once; returns those whose speech is bad."""

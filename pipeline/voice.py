@@ -4,10 +4,10 @@ Reading imports no torch. Knows nothing of engines, utterances or exaggeration, 
 """
 
 import hashlib
-import io
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,10 +24,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SHORTEST_S = 1.0
-SILENT_PEAK = 1e-3  # -60 dBFS
+SHORTEST_S, LONGEST_S = 1.0, 600.0
+LOWEST_RATE, HIGHEST_RATE = 8_000, 384_000  # Hz
+SILENT_PEAK, LOUDEST_PEAK = 1e-3, 100.0  # -60 and +40 dBFS: floats may exceed full scale, integers in floats are a bug
+UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's word for a length that the header leaves open, as in piped FLAC
 ENCODER_PROMPT_S = 6.0  # what T3 hears of a recording at most
 T3_RATE, S3GEN_RATE = 16_000, 24_000  # Hz
+
+SPEECH_TOKENS = 6561  # ids from here on are no speech
+TOKENS, FRAMES = range(1, 1001), range(2, 2002)  # of a prompt: up to 40 s, and stock makes 10
+ID_SHAPES = dict(cond_prompt_speech_tokens=(1, TOKENS), prompt_token=(1, TOKENS), prompt_token_len=(1,))
+NUMBER_SHAPES = dict(speaker_emb=(1, 256), prompt_feat=(1, FRAMES, 80), embedding=(1, 192))
 
 
 @dataclass(frozen=True)
@@ -60,23 +67,73 @@ class Conditionals:
         return {name: getattr(self, name) for name in names} | dict(prompt_feat_len=None)
 
 
+def fault(voice: Conditionals) -> str:
+    """Why the model cannot speak with these tensors, "" if it can. Values are read only where the shape is small."""
+    for name, shape in (ID_SHAPES | NUMBER_SHAPES).items():
+        tensor = getattr(voice, name)
+        kinds = ("torch.int64", "torch.int32") if name in ID_SHAPES else ("torch.float32",)
+        sizes = getattr(tensor, "shape", type(tensor).__name__)
+        if len(sizes) != len(shape) or not all(map(_is_size, sizes, shape)):
+            wanted = ", ".join(f"{size[0]} to {size[-1]}" if isinstance(size, range) else str(size) for size in shape)
+            return f"{name} is {sizes} where the model has ({wanted})"
+        if str(tensor.dtype) not in kinds:
+            return f"{name} is {tensor.dtype} where the model has {kinds[0]}"
+        if name in NUMBER_SHAPES and not tensor.isfinite().all():
+            return f"{name} holds what is not a number"
+        if name in ID_SHAPES and not ((0 <= tensor) & (tensor < SPEECH_TOKENS)).all():
+            return f"{name} has ids that are no speech tokens"
+    tokens, told, frames = voice.prompt_token.shape[1], int(voice.prompt_token_len), voice.prompt_feat.shape[1]
+    if told != tokens or abs(frames - 2 * tokens) > 2:  # stock rounds in several places
+        return f"prompt_token has {tokens} tokens, prompt_token_len says {told}, prompt_feat is of {frames // 2}"
+    return ""
+
+
+def _is_size(size: int, wanted: int | range) -> bool:
+    return size in wanted if isinstance(wanted, range) else size == wanted
+
+
 def read_clip(path: Path) -> Clip:
     """`UserError` for what no voice can be made of."""
+    name = f"voice.path={path}"
     try:
-        data = path.read_bytes()
-        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)  # (num_samples, channels)
+        if path.exists() and not (path.is_file() or path.is_dir()):  # reading might never end
+            raise UserError(f"{name}: is a pipe or a device; give a recording in a file")
+        with open(path, "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            # By its descriptor: a wrong offset in a header would make a Python file print tracebacks.
+            with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
+                return Clip(path, _mono(name, sound), sound.samplerate, sha256)
     except soundfile.LibsndfileError as error:
-        raise UserError(f"voice.path={path}: {error.error_string}") from error
+        raise UserError(f"{name}: {error.error_string}") from error
     except OSError as error:
-        raise UserError(f"voice.path={path}: {error.strerror}") from error
-    samples = samples.mean(axis=1)
-    if not np.isfinite(samples).all():
-        raise UserError(f"voice.path={path}: holds samples that are not numbers")
+        raise UserError(f"{name}: {error.strerror}") from error
+
+
+def _mono(name: str, sound: soundfile.SoundFile) -> np.ndarray:
+    """The samples (num_samples,) float32; never more memory than LONGEST_S takes, whatever the header says."""
+    rate = sound.samplerate
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise UserError(f"{name}: has {rate} Hz; {LOWEST_RATE} to {HIGHEST_RATE} Hz are needed")
+    if sound.channels > 2:
+        raise UserError(f"{name}: has {sound.channels} channels; mix it down to mono or stereo")
+    if sound.frames == UNKNOWN_FRAMES:
+        raise UserError(f"{name}: its header does not tell its length; convert it to WAV")
+    longest = int(LONGEST_S * rate)
+    samples = sound.read(longest + 1, dtype="float32", always_2d=True)  # (num_samples, channels)
+    if len(samples) > longest:
+        raise UserError(f"{name}: is longer than {LONGEST_S:.0f} s; cut out ten seconds or so of clear speech")
     if (seconds := len(samples) / rate) < SHORTEST_S:
-        raise UserError(f"voice.path={path}: {seconds:.2f} s is too short; at least {SHORTEST_S:.0f} s are needed")
-    if np.abs(samples).max() < SILENT_PEAK:
-        raise UserError(f"voice.path={path}: is silent")
-    return Clip(path, samples, rate, hashlib.sha256(data).hexdigest())
+        raise UserError(f"{name}: {seconds:.2f} s is too short; at least {SHORTEST_S:.0f} s are needed")
+    peak = np.abs(samples).max()
+    if not np.isfinite(peak):
+        raise UserError(f"{name}: holds samples that are not numbers")
+    if peak > LOUDEST_PEAK:
+        raise UserError(f"{name}: holds samples of {peak:.3g} where full scale is 1; save it as 16-bit PCM")
+    mono = samples.mean(axis=1)
+    if np.abs(mono).max() < SILENT_PEAK:
+        raise UserError(f"{name}: is silent")
+    return mono
 
 
 def conditionals(
@@ -95,6 +152,8 @@ def conditionals(
     if found is None:
         log.info("computing the conditionals of %s, kept as %s", clip.path, file)
         found = compute(clip, *load(), prompt_seconds, precision)
+        if wrong := fault(found):
+            raise UserError(f"{clip.path}: no voice comes of it ({wrong}); try another recording")
         _write(found, file)
     return found
 
@@ -123,13 +182,17 @@ def _read(file: Path) -> Conditionals | None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not file.exists():
+    if not os.path.isfile(file):  # unlike Path's, never an error; `_write` tells what is wrong with the folder
         return None
     try:
-        return Conditionals(**load_file(file))
+        found = Conditionals(**load_file(file))
+        wrong = fault(found)
     except (SafetensorError, TypeError, OSError) as error:
-        log.warning("%s is damaged and computed again: %s", file, error)
+        wrong = repr(error)[:200]
+    if wrong:
+        log.warning("%s is damaged and computed again: %s", file, wrong)
         return None
+    return found
 
 
 def _write(made: Conditionals, file: Path) -> None:
@@ -143,4 +206,6 @@ def _write(made: Conditionals, file: Path) -> None:
         save_file({name: tensor.contiguous() for name, tensor in vars(made).items()}, draft)
         os.replace(draft, file)
     except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            draft.unlink()  # a full disk needs the room
         raise UserError(f"engine.cache={file.parent.parent}: cannot be written ({error})") from error

@@ -90,6 +90,34 @@ def test_every_utterance_of_a_window_is_in_exactly_one_bucket_and_padding_is_bou
     assert -1e-9 <= padding_waste(made) <= padding + 1e-9
 
 
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_what_is_chosen_is_rendered_once_however_it_is_cut(data):
+    """Shards, their windows and the windows' buckets together hold every chosen utterance exactly once."""
+    texts = st.lists(st.sampled_from(["Yes.", "No."]) | st.text("abc ", min_size=1, max_size=280), max_size=20)
+    chapters = data.draw(st.lists(texts, min_size=1, max_size=4).filter(any))
+    planned = make_plan([u for i, part in enumerate(chapters) for u in utterances(part, i)], IDENTITY, CONFIG)
+    first, last = sorted(data.draw(st.tuples(*[st.sampled_from([p.utterance.chapter for p in planned])] * 2)))
+    config = replace(
+        CONFIG,
+        chapters=data.draw(st.sampled_from([None, f"{first}-{last}", f"{last},{first}"])),
+        limit=data.draw(st.none() | st.integers(1, 40)),
+        num_shards=data.draw(st.integers(1, 9)),
+        plan=PlanConfig(
+            window=data.draw(st.integers(1, 40)),
+            bucket_size=data.draw(st.integers(1, 20)),
+            max_padding=data.draw(st.floats(0, 1)),
+        ),
+    )
+    chosen = choose(planned, replace(config, num_shards=1))
+    shards = [choose(planned, replace(config, shard=i)) for i in range(config.num_shards)]
+    parts = [part for shard in shards for part in windows(shard, config.plan.window)]
+    assert [item for part in parts for item in part] == chosen
+    rendered = [item for part in parts for bucket in buckets(part, config.plan) for item in bucket]
+    assert sorted(item.utterance.id for item in rendered) == [item.utterance.id for item in chosen]
+    assert len({item.key for item in planned}) == len({item.seed for item in planned}) == len(planned)
+
+
 def test_a_window_is_rendered_longest_first():
     made = buckets(plan(["short one.", "x" * 200, "y" * 100]), PlanConfig())
     assert [len(bucket[0].utterance.text) for bucket in made] == [200, 100, 10]

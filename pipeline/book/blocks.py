@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from pipeline.book.headings import Heading, is_contents, is_title, is_title_block, parse_heading
-from pipeline.book.normalise import ILLUSTRATION, spoken
+from pipeline.book.normalise import ILLUSTRATION, SYMBOLS, spoken
 
 LONG_LINE = 150  # nobody wraps lines here: where one is as long as this, every line is a paragraph
 LIST_LINE = 60  # a line of prose that is wrapped is longer
@@ -17,7 +17,7 @@ LIST_LINE = 60  # a line of prose that is wrapped is longer
 SILENCE_CHARS = 100  # the segmenter joins shorter silences inside a paragraph to words beside them
 
 SCENE_BREAK = re.compile(r"(?:[*#~=_+•·⁂❦❧☙✻✽◆◇■□●○†‡§–—⸻-]\s*)+")
-SILENCE = re.compile(rf"(?:{ILLUSTRATION.pattern}|[\W_])+", re.IGNORECASE)
+SILENCE = re.compile(rf"(?:{ILLUSTRATION.pattern}|[^\w{''.join(SYMBOLS)}]|_)+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,13 @@ MAGIC = (
     (b"OggS", "an Ogg recording"),
 )
 ZIPPED = ((b"application/epub+zip", "an EPUB book"), (b"word/document.xml", "a Word document (DOCX)"))
-MARKUP = re.compile(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\b|html\b|head\b|body\b|\?xml\b)", re.IGNORECASE | re.DOTALL)
+BYTE_ORDER_MARKS = (  # the longer first: UTF-32's begins with UTF-16's
+    (b"\xff\xfe\0\0", "UTF-32LE"),
+    (b"\0\0\xfe\xff", "UTF-32BE"),
+    (b"\xff\xfe", "UTF-16LE"),
+    (b"\xfe\xff", "UTF-16BE"),
+)
+MARKUP = re.compile(r"\s*(?:<!--(?>.*?-->)\s*)*<(?:!doctype\b|html\b|head\b|body\b|\?xml\b)", re.IGNORECASE | re.DOTALL)
 CONTROLS = re.compile(r"[\x00-\x08\x0e-\x19\x7f]")
 
 
@@ -31,7 +37,7 @@ def read_text(path: Path) -> str:
     data = _read_bytes(path)
     if what := _format(data):
         raise UserError(f"{path}: this is {what}; only plain text is read for now: convert it to UTF-8 text first")
-    if encoding := _utf16(data):
+    if encoding := _wide(data):
         raise UserError(_not_utf8(path, data, 0 if data[0] > 0x7F else data.index(0), encoding))
     try:
         text = data.decode().removeprefix("\ufeff")
@@ -46,6 +52,8 @@ def read_text(path: Path) -> str:
 
 def _read_bytes(path: Path) -> bytes:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # reading might never end
+            raise UserError(f"{path}: this is a pipe or a device; save the text as a file and give that")
         return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give the path of a text file with book=") from None
@@ -68,17 +76,16 @@ def _format(data: bytes) -> str | None:
             return what
     if data[60:68] == b"BOOKMOBI":
         return "a Kindle book"
-    if b"\0" in data and not _utf16(data):
+    if b"\0" in data and not _wide(data):
         return f"a binary file (NUL byte at offset {data.index(0)})"
     return None
 
 
-def _utf16(data: bytes) -> str | None:
-    """UTF-16 by its mark or, in a language that has ASCII's spaces, by which bytes of the pairs are NUL."""
-    if data.startswith(b"\xff\xfe"):
-        return "UTF-16LE"
-    if data.startswith(b"\xfe\xff"):
-        return "UTF-16BE"
+def _wide(data: bytes) -> str | None:
+    """UTF-16 and UTF-32 by their marks; UTF-16 also, where spaces are ASCII's, by which bytes of the pairs are NUL."""
+    for mark, encoding in BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            return encoding
     high, low = data[0::2].count(0), data[1::2].count(0)
     if min(high, low) * 20 >= max(high, low):
         return None

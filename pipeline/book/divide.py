@@ -6,6 +6,7 @@ makes a short piece, for the model garbles those too.
 
 import re
 import unicodedata
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -89,7 +90,7 @@ def _best_cut(passage: Passage, span: Span, parts: int) -> int:
 
 
 def _places(passage: Passage, span: Span, near: float) -> Iterator[tuple[Iterable[int], float]]:
-    yield passage.ends, near
+    yield passage.ends[bisect(passage.ends, span[0]) : bisect(passage.ends, span[1])], near
     for mark in (CLAUSE_MARK, COMMA, CONJUNCTION):
         yield (match.end() for match in mark.finditer(passage.plain, *span)), near
     yield (match.end() for match in SPACE.finditer(passage.plain, *span)), inf

@@ -38,11 +38,11 @@ class Heading:
 
 def parse_heading(line: str) -> Heading | None:
     """What `line`, with its white space collapsed, says as a heading; None if it is none."""
+    if len(line) > TITLE_CHARS + 40:
+        return None
     if markdown := MARKDOWN.fullmatch(line):
         return Heading(markdown["marks"], titled=True)
     line = line.strip("*_ ")
-    if len(line) > TITLE_CHARS + 40:
-        return None
     if match := CHAPTER.fullmatch(line) or ALONE.fullmatch(line):
         return _worded(match)
     if (match := NUMERAL.fullmatch(line)) and (not match["title"] or match["title"].isupper()):

@@ -13,10 +13,11 @@ from functools import lru_cache
 ILLUSTRATION = re.compile(r"\[illustration\b(?:[^\[\]]|\[[^\[\]]{0,200}\]){0,600}\]", re.IGNORECASE)
 
 # Characters with a reading of their own.
+SYMBOLS = {"&": "and", "@": "at", "§": "section", "°": "degrees", "×": "times", "÷": "divided by"}
 READINGS = str.maketrans(
     dict(zip("«»„″‹›‚′`‐‑‒―⸺⸻−", "\"\"\"\"'''''--–———-", strict=True))
     | dict(zip("ﬀ ﬁ ﬂ ﬃ ﬄ ﬅ ﬆ ſ æ Æ œ Œ".split(), "ff fi fl ffi ffl st st s ae Ae oe Oe".split(), strict=True))
-    | {"&": " and ", "@": " at ", "§": " section ", "°": " degrees ", "×": " times ", "÷": " divided by "}
+    | {symbol: f" {reading} " for symbol, reading in SYMBOLS.items()}
     | dict.fromkeys("~^|\\<>{}•·¶†‡", " ")
 )
 SILENT_CATEGORIES = {"So", "Sk", "Sm", "Co", "Cn", "Cs"}  # emoji, ornaments, mathematics, private and broken ones
@@ -25,7 +26,7 @@ SPOKEN_SYMBOLS = set("+=")
 CHAPTER_WORDS = "chapter|book|part|volume|act|scene|letter|canto|stave|section"
 CHAPTER_NUMERAL = re.compile(rf"\b(?P<word>{CHAPTER_WORDS}) (?P<numeral>[ivxlc]+)\b", re.IGNORECASE)
 CHAPTER_TITLE = re.compile(rf"^((?:{CHAPTER_WORDS}) \d+)(?= [\"“‘']?[A-Z])", re.IGNORECASE)
-ROMAN = re.compile(r"(?=.)C{0,3}(?:XC|XL|L?X{0,4})(?:IX|IV|V?I{0,4})", re.IGNORECASE)
+ROMAN = re.compile(r"(?=.)C{0,3}(?:XC|XL|L?X{0,4})(?:IX|IV|V?I{0,4})", re.IGNORECASE | re.ASCII)  # else İ is an I
 
 # Not words, in spite of their vowels.
 ACRONYMS = set(

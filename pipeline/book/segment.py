@@ -27,12 +27,12 @@ def _chapter(
         if paragraph.kind is Kind.SCENE_BREAK:
             continue
         passage = _passage(book, paragraph, find_sentences)
-        pieces = divide(passage, options.join_chars)
+        pieces, ends = divide(passage, options.join_chars), set(passage.ends)
         for piece, following in zip(pieces, [*pieces[1:], None], strict=True):
             if following is None:
                 pause = _pause_after_paragraph(chapter, number, options)
             else:
-                pause = options.pause_sentence_s if following[0] in passage.ends else options.pause_clause_s
+                pause = options.pause_sentence_s if following[0] in ends else options.pause_clause_s
             text = passage.words(piece)
             yield Utterance(
                 id=f"{book.name}-{chapter.number:03d}-{index:05d}",

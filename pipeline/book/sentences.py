@@ -5,6 +5,7 @@ NLTK's own English model is used where it is installed; nothing is downloaded. E
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 
 Span = tuple[int, int]
@@ -26,6 +27,10 @@ def sentence_splitter(paragraphs: Sequence[str]) -> Callable[[str], list[Span]]:
     """What finds the sentences of one paragraph. Quotes and white space must be plain ASCII, which Punkt knows."""
     from nltk.tokenize.punkt import PunktSentenceTokenizer, PunktTokenizer, PunktTrainer  # takes a second
 
+    with suppress(ImportError):  # NLTK before 3.10 sets no limit
+        from nltk import redos
+
+        redos.DEFAULT_TIMEOUT = None  # it stops after 5 s of computing, which a paragraph of megabytes takes
     try:
         punkt = PunktTokenizer("english")
     except LookupError:
@@ -45,7 +50,8 @@ def _repaired(text: str, spans: Sequence[Span]) -> list[Span]:
 
 def _is_boundary(text: str, before: int, after: int) -> bool:
     sentence = text[max(0, before - 20) : before]
-    first = text[LEADING_MARKS.match(text, after).end() :][:1]
+    start = LEADING_MARKS.match(text, after).end()
+    first = text[start : start + 1]
     # "Well!" thought Alice; "Which way?", holding
     if OPENING.search(sentence) or first.islower() or not text[after - 1].isspace():
         return False

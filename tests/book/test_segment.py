@@ -1,11 +1,11 @@
 """From a book to its utterances."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.book import Book, Kind, Utterance
@@ -71,6 +71,29 @@ MONSTERS = st.sampled_from(
 def test_nothing_is_lost_too_long_or_needlessly_short(read, join_chars, paragraphs):
     book = read("\n\n".join(["Once upon a time.", *paragraphs]))
     assert_sound(book, segment(book, TextConfig(join_chars=join_chars)))
+
+
+MARKS = "&@§×#_=…—“’[]ßİ2²I\n\t\u2028\u202e\u200b\u0301"
+UNITS = st.sampled_from(
+    [*MARKS, *"* * |## |. . . |[1]|[Illustration]|a.|Oh! |# Sea\n\n|CHAPTER I\n\n|e\u0301|שלום".split("|")]
+)
+GAPS = st.sampled_from(["", " ", "\n"])
+RUNS = st.tuples(UNITS, GAPS, st.integers(1, 300)).map(lambda run: (run[0] + run[1]) * run[2])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=st.lists(RUNS | UNITS | WORDS | st.text(max_size=400), max_size=12), join_chars=st.integers(0, 280))
+@example(parts=["\u202e\n" * 300, "&\n" * 200], join_chars=200)  # silence before what is spoken but no letter
+@example(parts=["## " * 200, "ß " * 300], join_chars=200)  # silence in what might be a heading
+@example(parts=["* " * 400, "I\n" * 3], join_chars=200)
+@example(parts=["Section İ, part ı."], join_chars=0)  # letters that are an I when case is ignored
+def test_any_text_is_spoken_whole_and_in_order_at_any_limit(read, parts, join_chars):
+    book = read("".join(["Once upon a time.\n\n", *parts]))
+    utterances = segment(book, TextConfig(join_chars=join_chars))
+    assert_sound(book, utterances)
+    of_chapter = Counter(utterance.chapter for utterance in utterances)
+    ids = [f"tale-{chapter:03d}-{i:05d}" for chapter in sorted(of_chapter) for i in range(of_chapter[chapter])]
+    assert [utterance.id for utterance in utterances] == ids
 
 
 @pytest.mark.skipif(not ALICE.exists(), reason="the shared books are not there")

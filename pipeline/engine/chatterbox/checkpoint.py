@@ -5,10 +5,13 @@ Knows nothing of devices, precision or synthesis.
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 from pipeline.errors import UserError
+from pipeline.voice import fault
 
 REPOSITORY = "ResembleAI/chatterbox"
 FILES = ("ve.safetensors", "t3_cfg.safetensors", "s3gen.safetensors", "tokenizer.json", "conds.pt")
@@ -16,15 +19,7 @@ STAND_INS = ("stand-in", "stand-in-tiny")
 STAND_IN_VERSION = 1  # raise it when `stand_in` writes other numbers
 _WAYS_OUT = "; use engine.checkpoint=FOLDER with the five files, or engine=espeak"
 TEXT_TOKENS = {"[STOP]": 0, "[UNK]": 1, "[SPACE]": 2, "[START]": 255}
-TEXT_VOCABULARY, SPEECH_TOKENS = 704, 6561
-CONDITIONALS = dict(  # of a voice: the width of each tensor's last dimension, None for any
-    speaker_emb=256,
-    cond_prompt_speech_tokens=None,
-    prompt_token=None,
-    prompt_token_len=1,
-    prompt_feat=80,
-    embedding=192,
-)
+TEXT_VOCABULARY = 704
 
 
 @dataclass(frozen=True)
@@ -48,8 +43,8 @@ def resolve(checkpoint: str | None, revision: str | None, cache: Path) -> Checkp
     if checkpoint in STAND_INS:
         name = f"{checkpoint}-{STAND_IN_VERSION}"
         return Checkpoint(cache / name, checkpoint, name)
-    folder = Path(checkpoint).expanduser()
-    if not folder.is_dir():
+    folder = Path(os.path.expanduser(checkpoint))
+    if not os.path.isdir(folder):  # these two never raise, as Path's do for a name too long or a user unknown
         raise UserError(f"engine.checkpoint={checkpoint}: no such folder (nor one of {', '.join(STAND_INS)})")
     if missing := _missing(folder):
         raise UserError(f"engine.checkpoint={checkpoint}: {', '.join(missing)} is not there")
@@ -58,10 +53,10 @@ def resolve(checkpoint: str | None, revision: str | None, cache: Path) -> Checkp
 
 def check(checkpoint: Checkpoint) -> None:
     """`UserError` names the file, and the tensor, that the stock modules cannot load."""
+    _check_tokenizer(checkpoint.folder / "tokenizer.json")  # the quick ones first
+    _check_conditionals(checkpoint.folder / "conds.pt")
     for file in (file for file in FILES if file.endswith(".safetensors")):
         _check_tensors(checkpoint.folder / file)
-    _check_tokenizer(checkpoint.folder / "tokenizer.json")
-    _check_conditionals(checkpoint.folder / "conds.pt")
 
 
 def _missing(folder: Path) -> list[str]:
@@ -103,26 +98,30 @@ def _check_tensors(path: Path) -> None:
     from pipeline.engine.chatterbox import model
 
     found = _header(path)
-    expected = model.shapes(path.name, names=found)
+    expected = model.tensors(path.name, names=found)
     if missing := expected.keys() - found.keys() - model.COMPUTED:
         raise UserError(f"{path}: tensor {min(missing)} is missing")
-    for name, shape in expected.items():
-        if found.get(name, shape) != shape:
-            raise UserError(f"{path}: tensor {name} has shape {found[name]} where the model has {shape}")
+    for name in expected.keys() & found.keys():
+        (dtype, shape), tensor = found[name], expected[name]
+        if shape != tensor.shape:
+            raise UserError(f"{path}: tensor {name} has shape {shape} where the model has {tuple(tensor.shape)}")
+        if tensor.is_floating_point() and "F" not in dtype:  # as F32, BF16 and F8_E4M3 have it, I8 and BOOL have not
+            raise UserError(f"{path}: tensor {name} is of type {dtype} where the model has {tensor.dtype}")
     if path.name != model.S3GEN_FILE and (extra := found.keys() - expected.keys()):  # stock ignores S3Gen's
-        raise UserError(f"{path}: tensor {min(extra)} is not one of the model's")
+        raise UserError(f"{path}: tensor {ascii(min(extra))[1:-1][:100]} is not one of the model's")
 
 
-def _header(path: Path) -> dict[str, tuple[int, ...]]:
-    """Every tensor's shape, by today's name. Reading the header also compares the file's length with it."""
+def _header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Every tensor's type and shape, by today's name. Reading the header also compares the file's length with it."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            found = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: truncated, or no safetensors file ({error})") from error
-    return {_today(name): shape for name, shape in shapes.items()}
+        raise UserError(f"{path}: truncated, or no safetensors file ({_reason(error)})") from error
+    return {_today(name): kind for name, kind in found.items()}
 
 
 def _today(name: str) -> str:
@@ -139,7 +138,7 @@ def _check_tokenizer(path: Path) -> None:
     try:
         vocabulary = Tokenizer.from_file(str(path)).get_vocab()
     except Exception as error:  # tokenizers raises nothing more precise
-        raise UserError(f"{path}: no tokenizer ({error})") from error
+        raise UserError(f"{path}: no tokenizer ({_reason(error)})") from error
     for word, token in TEXT_TOKENS.items():
         if vocabulary.get(word) != token:
             raise UserError(f"{path}: {word} is token {vocabulary.get(word)} where the model has {token}")
@@ -148,18 +147,19 @@ def _check_tokenizer(path: Path) -> None:
 
 
 def _check_conditionals(path: Path) -> None:
-    import torch
-
     from pipeline.engine.chatterbox import model
 
     try:
-        voice = vars(model.load_builtin_voice(path.parent))
+        wrong = fault(model.load_builtin_voice(path.parent))
     except Exception as error:  # weights_only refuses all but plain tensors, before anything of the file runs
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not a voice that Chatterbox saved ({type(error).__name__}: {reason})") from error
-    for name, width in CONDITIONALS.items():
-        tensor = voice[name]
-        if not isinstance(tensor, torch.Tensor) or tensor.ndim == 0 or (width and tensor.shape[-1] != width):
-            raise UserError(f"{path}: {name} is {getattr(tensor, 'shape', tensor)} where the model has width {width}")
-        if name.endswith(("token", "tokens")) and not ((0 <= tensor) & (tensor < SPEECH_TOKENS)).all():
-            raise UserError(f"{path}: {name} has ids that are no speech tokens")
+        reason = f"{type(error).__name__}: {_reason(error)}"
+        if isinstance(error, UnpicklingError):  # its text advises to run what is in the file
+            reason = "damaged, or more than plain tensors, which might be code and was not run"
+        raise UserError(f"{path}: not a voice that Chatterbox saved ({reason})") from error
+    if wrong:
+        raise UserError(f"{path}: {wrong}")
+
+
+def _reason(error: Exception) -> str:
+    """In one line, short and printable; a message may quote the file."""
+    return repr(" ".join(str(error).split())[:200])[1:-1]

@@ -71,13 +71,17 @@ def build(file: str, names: Collection[str] = ()) -> nn.Module:
     return module
 
 
-def shapes(file: str, names: Collection[str] = (), depth: int | None = None) -> dict[str, tuple[int, ...]]:
-    """Tensor shapes of the stock module, its stacks as deep as `names` tell, `depth` at most. Takes no memory."""
+def tensors(file: str, names: Collection[str] = (), depth: int | None = None) -> dict[str, torch.Tensor]:
+    """The stock module's tensors, its stacks as deep as `names` tell, `depth` at most. They take no memory."""
     with torch.device("meta"):
         module = build(file, names)
     for stack in stacks(module).values():
         del stack[len(stack) if depth is None else depth :]
-    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    return module.state_dict()
+
+
+def shapes(file: str, depth: int | None = None) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors(file, depth=depth).items()}
 
 
 def load(file: str, folder: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -101,7 +105,9 @@ def load_t3(folder: Path, device: torch.device, dtype: torch.dtype) -> T3:
 
 
 def load_builtin_voice(folder: Path) -> Conditionals:
-    saved = torch.load(folder / "conds.pt", map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():  # of how the file was pickled
+        warnings.simplefilter("ignore")
+        saved = torch.load(folder / "conds.pt", map_location="cpu", weights_only=True)
     both = saved["t3"] | saved["gen"]
     return Conditionals(**{name: both[name] for name in Conditionals.__dataclass_fields__})
 
