@@ -4,6 +4,7 @@ python -m jobs.voices clips=recordings/
 """
 
 import logging
+import os
 from pathlib import Path
 
 from jobs.cli import Stop, main
@@ -21,7 +22,7 @@ def voices(config: VoicesConfig, stop: Stop) -> int:
     """Prepare every usable clip; one that is not is told and makes the exit code 1."""
     if config.engine.name != "chatterbox":
         raise UserError(f"engine={config.engine.name} speaks with its own voices; engine=chatterbox prepares clips")
-    folder = Path(config.clips).expanduser()
+    folder = Path(os.path.expanduser(config.clips))
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise UserError(f"clips={config.clips}: no recording in it ({', '.join(sorted(SUFFIXES))})")

@@ -24,7 +24,7 @@ def option(
     high: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """A dataclass field that knows its meaning, unit, and inclusive range or choices; `N` in a choice is any number."""
+    """A dataclass field that knows its meaning, unit, and inclusive range or choices; `N` in a choice is a number."""
     return field(default=default, metadata=dict(meaning=meaning, unit=unit, low=low, high=high, choices=choices))
 
 
@@ -83,7 +83,9 @@ class VoiceConfig:
     """Whose voice speaks (engine=chatterbox)."""
 
     name: str | None = option(None, "speaker name in the manifest; null: the clip's file name")
-    path: str | None = option(None, "reference recording, any rate, mono or stereo; null: the checkpoint's own voice")
+    path: str | None = option(
+        None, "reference recording, mono or stereo, 1 s to 10 min; null: the checkpoint's own voice"
+    )
     licence: str | None = option(None, "terms of the recording, copied into the run record")
     prompt_seconds: float = option(10.0, "how much of the recording the decoder hears", "s", 1, 10)
 
@@ -253,12 +255,13 @@ def validate(config: Any, prefix: str = "") -> None:
 def _outside(value: Any, meta: Any) -> str:
     """What was wanted, if `value` is not within it; else an empty string."""
     if choices := meta["choices"]:
-        forms = "|".join(re.escape(choice).replace("N", r"\d+") for choice in choices)
+        forms = "|".join(re.escape(choice).replace("N", "[0-9]{1,2}") for choice in choices)
         return "" if re.fullmatch(forms, value) else "one of " + ", ".join(choices)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
     low, high = meta["low"], meta["high"]
-    if math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high):
+    finite = isinstance(value, int) or math.isfinite(value)  # an integer may be too large for a float
+    if finite and (low is None or value >= low) and (high is None or value <= high):
         return ""
     limits = ", ".join(f"{limit} or {word}" for limit, word in ((low, "more"), (high, "less")) if limit is not None)
     return f"{limits} {meta['unit']}".strip()

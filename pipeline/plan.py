@@ -107,7 +107,7 @@ def _chapters(spec: str | None, planned: Sequence[Planned]) -> set[int]:
         return there
     wanted: set[int] = set()
     for part in spec.split(","):
-        found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        found = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", part)
         if not found:
             raise UserError(f"chapters={spec} is not a list of chapter numbers such as 1-3 or '0,2,5-7'")
         first, last = int(found[1]), int(found[2] or found[1])

@@ -1,6 +1,7 @@
 """Which engines there are, and how each is built from the configuration. Building loads nothing heavy."""
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def _espeak(config: ModelConfig) -> Engine:
     from pipeline.voice import read_clip
 
     if config.voice.path:
-        read_clip(Path(config.voice.path).expanduser())  # a draft tells early what the real run would refuse
+        read_clip(Path(os.path.expanduser(config.voice.path)))  # a draft tells early what the real run would refuse
         log.info("engine=espeak speaks with its own voice; %s is not used", config.voice.path)
     return EspeakEngine(config.engine)
 

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from pipeline.book import Utterance
-from pipeline.config import FP32, EspeakConfig, Sampling
+from pipeline.config import FP32, EspeakConfig, GenerateConfig, Sampling, VoiceConfig
 from pipeline.engine import Request
 from pipeline.engine.espeak import EspeakEngine
+from pipeline.engine.registry import build_engine
 from pipeline.errors import UserError
 
 TEXTS = ["Why?", "Alice was beginning to get very tired.", "Oh!", "£5, naïve & <b>bold</b> [[not phonemes]]"]
@@ -40,3 +41,9 @@ def test_the_rate_option_is_heard():
 def test_a_voice_that_is_not_there_is_a_user_error():
     with pytest.raises(UserError, match="engine.voice=klingonese"):
         EspeakEngine(EspeakConfig(voice="klingonese")).prepare()
+
+
+def test_a_voice_of_a_user_that_does_not_exist_is_a_user_error():
+    config = GenerateConfig(book="x", engine=EspeakConfig(), voice=VoiceConfig(path="~nobody-here/x.wav"))
+    with pytest.raises(UserError, match="voice.path=~nobody-here/x.wav: No such file"):
+        build_engine(config)

@@ -5,6 +5,7 @@ Knows nothing of books, checks or files of a run.
 
 import logging
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -35,8 +36,8 @@ class ChatterboxEngine:
     def __init__(self, engine: ChatterboxConfig, voice: VoiceConfig, precision: Precision, device: str) -> None:
         self._options, self._wanted, self._device_name = engine, precision, device
         self._prompt_seconds = voice.prompt_seconds
-        self._cache = Path(engine.cache).expanduser()
-        self._clip = read_clip(Path(voice.path).expanduser()) if voice.path else None
+        self._cache = Path(os.path.expanduser(engine.cache))
+        self._clip = read_clip(Path(os.path.expanduser(voice.path))) if voice.path else None
         self._checkpoint = checkpoint.resolve(engine.checkpoint, engine.revision, self._cache)
         self._voices: dict[str, Conditionals] = {}  # by the voice encoder's precision
         self.unchecked = frozenset({"no_eos", "cut_off"} if self._checkpoint.is_stand_in else ())
@@ -55,7 +56,7 @@ class ChatterboxEngine:
 
         self.precision = precision.resolve(self._wanted, self.device)
         folder = self._checkpoint.folder
-        if self._checkpoint.is_stand_in and not folder.exists():
+        if self._checkpoint.is_stand_in and not os.path.exists(folder):  # never raises
             log.info("writing random weights to %s", folder)
             try:
                 stand_in.write(folder, self._checkpoint.model)
