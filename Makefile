@@ -20,11 +20,12 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
+# Two processes with one thread each: on two cores, torch with two threads in each would wait for itself.
 test: lint
-	$(BIN)/python -m pytest -m "not long and not gpu" -n 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not gpu" -n 2 --dist loadscope
 
 test-long: install
-	$(BIN)/python -m pytest -m "long and not gpu" -n 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long and not gpu" -n 2 --dist loadscope
 
 clean:
 	rm -rf $(VENV) build *.egg-info
