@@ -1,0 +1,28 @@
+"""Continuous batching: any number of prompts through a decoder's slots, which are filled again as they fall free."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+from pipeline.engine.chatterbox.t3.decoder import Decoded, Decoder
+from pipeline.engine.chatterbox.t3.slots import Prompt
+
+
+def decode(
+    decoder: Decoder, prompts: Iterable[Prompt], stopping: Callable[[], bool] = lambda: False
+) -> Iterator[Decoded]:
+    """Prompts enter in their order, longest first wastes least; each comes back once it has ended.
+
+    `stopping` is asked between steps; prompts that have not ended by then never come back.
+    """
+    waiting = deque(prompts)
+    decoder.take(list(decoder.prompts))  # of a caller who lost interest
+    ended: list[int] = []
+    while not stopping():
+        free = decoder.size - len(decoder.prompts) + len(ended)
+        if free >= min(decoder.group, len(waiting)):
+            yield from decoder.take(ended)
+            decoder.fill([waiting.popleft() for _ in range(min(free, len(waiting)))])
+        if not decoder.prompts:
+            return
+        ended = decoder.step()
+    yield from decoder.take(ended)

@@ -1,0 +1,228 @@
+"""A fixed number of slots that draw one token each a step: prompts are put in, tokens taken out.
+
+All state lies in tensors at fixed addresses, and a step asks nothing of the host: on CUDA it is one captured graph.
+Shapes never depend on how many slots are in use, nor on whose company a prompt is read in, so neither do bits.
+Knows nothing of queues.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.engine.chatterbox.precision import float32_math
+from pipeline.engine.chatterbox.t3.cache import Cache
+from pipeline.engine.chatterbox.t3.slots import Prompt, empty_slots, start, stop
+from pipeline.engine.chatterbox.t3.transformer import operations, read_text, run_layers
+from pipeline.engine.chatterbox.t3.weights import CONDITIONING, Weights
+
+# On CUDA texts are read in groups, padded to a multiple of tokens: starting kernels costs more than what they waste.
+GROUP = dict(cuda=16)
+BUCKET = dict(cuda=32)
+LAG = 1  # steps that a GPU is given ahead of what the host has seen
+
+
+@dataclass(frozen=True)
+class Decoded:
+    prompt: Prompt
+    tokens: Tensor  # (num_tokens,) int64 on the CPU; the last of them is the end token if it came
+    ended: bool  # the end token came before the cap
+    finite: bool  # if not, some logit was no number, and the tokens mean nothing
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads the texts in `text` (G, length) into the slots `slots` (G,) when it is run."""
+
+    text: Tensor
+    slots: Tensor
+    run: Callable[[], None]
+
+
+class Decoder:
+    """B slots behind one prefix. All of its prompts are guided, or none is."""
+
+    @torch.inference_mode()
+    def __init__(
+        self,
+        weights: Weights,
+        prefix: Tensor,  # (layers, 2, heads, 34 + longest text, 64)
+        size: int,
+        max_tokens: int,
+        *,
+        number_format: str = "fp32",
+        guided: bool = True,
+        with_top_p: bool = True,  # False spares a sort where no prompt asks for it
+    ) -> None:
+        self.weights, self.size, self.max_tokens = weights, size, max_tokens
+        self.guided, self.with_top_p = guided, with_top_p
+        self.prompts: dict[int, Prompt] = {}  # by slot
+        self._math = "fp32" if number_format == "fp32" else "tf32"  # beside BF16 weights, that of the head
+        self._ops = operations(weights.device)
+        self.max_text = prefix.shape[3] - CONDITIONING
+        rows = 2 * size if guided else size  # first those with their text, then those without
+        capacity = self.max_text + max_tokens + 2
+        layers, _, heads, _, width = prefix.shape
+        # Nothing is read that was not written; a CPU then takes only the memory that is in use.
+        self.cache = Cache(prefix, prefix.new_empty(layers, 2, rows, heads, capacity, width))
+        self.slots = empty_slots(size, max_tokens, len(weights.head), weights.device)
+        self._reports: deque[tuple[Tensor, torch.cuda.Event]] = deque()
+        self._readers: dict[int, Reader] = {}  # by length
+        self._replay = self._captured(self._step)
+
+    @property
+    def group(self) -> int:
+        """How many prompts are best put in at once."""
+        return min(GROUP.get(self.weights.device.type, 1), self.size)
+
+    def check(self, prompt: Prompt) -> None:
+        """ValueError for what reads outside of a table, after which a GPU would answer no request any more."""
+        if not 0 < len(prompt.text) <= self.max_text:
+            raise ValueError(f"{len(prompt.text)} text tokens where 1 to {self.max_text} are possible")
+        if not all(0 <= token < len(self.weights.text_emb) for token in prompt.text):
+            raise ValueError("text tokens that the model does not have")
+        if not 0 < prompt.max_tokens <= self.max_tokens:
+            raise ValueError(f"a cap of {prompt.max_tokens} tokens where 1 to {self.max_tokens} are possible")
+
+    @torch.inference_mode()
+    def fill(self, prompts: Sequence[Prompt]) -> None:
+        """Put prompts into free slots."""
+        if not prompts:
+            return
+        free = [slot for slot in range(self.size) if slot not in self.prompts]
+        placed = dict(zip(free, prompts, strict=False))
+        self._reports.clear()  # they say that these slots are not active
+        lengths = {slot: self._padded(prompt) for slot, prompt in placed.items()}
+        for length in sorted(set(lengths.values())):
+            slots = [slot for slot in placed if lengths[slot] == length]
+            for at in range(0, len(slots), self.group):
+                self._read({slot: placed[slot] for slot in slots[at : at + self.group]}, length)
+        self.prompts |= placed
+
+    @torch.inference_mode()
+    def step(self) -> list[int]:
+        """Draw a token for every active slot. Returns the slots that have ended, on a GPU as of `LAG` steps ago."""
+        self._replay()
+        active = self._report()
+        return [] if active is None else [slot for slot in self.prompts if not active[slot]]
+
+    @torch.inference_mode()
+    def take(self, slots: Sequence[int]) -> list[Decoded]:
+        """What came of the prompts in these slots, which are free from then on."""
+        if not slots:
+            return []
+        index = torch.tensor(slots, device=self.weights.device)
+        s = self.slots
+        drawn, num_tokens = s.drawn[index].cpu(), (s.step[index] - 1).tolist()
+        ended, finite = s.ended[index].tolist(), s.finite[index].tolist()
+        stop(s, index)
+        self._reports.clear()  # they are about prompts that are gone
+        return [
+            Decoded(self.prompts.pop(slot), drawn[row, : num_tokens[row]].clone(), ended[row], finite[row])
+            for row, slot in enumerate(slots)
+        ]
+
+    @torch.inference_mode()
+    def logits(self) -> Tensor:
+        """Guided logits of what follows each slot's last token, whose keys and values are now cached. (B, 8194)"""
+        w, s = self.weights, self.slots
+        last, own = s.last, s.text + s.step
+        position = (s.step - 1).clamp(min=0)  # both BOS have the first speech position
+        shared = torch.full_like(own, CONDITIONING)
+        if self.guided:
+            last, position = last.repeat(2), position.repeat(2)
+            shared, own = torch.cat([shared, shared + s.text]), torch.cat([own, s.step])
+        attend = self._ops.decode_attention(w.rope, self.cache, shared, own)
+        hidden = run_layers(w, w.speech_emb[last], w.speech_pos[position], attend).float()  # (2B, 1024)
+        if self.guided:  # before the head, which is linear
+            with_text, without = hidden.chunk(2)
+            hidden = with_text + s.guidance * (with_text - without)
+        return F.linear(hidden, w.head)
+
+    @torch.inference_mode()
+    def advance(self, drawn: Tensor, finite: Tensor) -> None:
+        """Append one token a slot. What comes behind the first BOS is always the second. (B,) each"""
+        s, w = self.slots, self.weights
+        token = drawn.masked_fill(s.step == 0, w.start_token)
+        s.last.copy_(token)
+        s.seen.scatter_(1, token[:, None], True)
+        s.drawn.scatter_(1, (s.step - 1).clamp(min=0)[:, None], token[:, None])
+        s.ended.logical_or_(s.active & (token == w.stop_token))
+        s.finite.logical_and_(finite | ~s.active)
+        s.step.add_(s.active)
+        s.active.logical_and_(s.finite & ~s.ended & (s.step <= s.cap))
+
+    def _step(self) -> None:
+        s, top_p = self.slots, self.slots.top_p if self.with_top_p else None
+        with float32_math(self._math):
+            logits = self.logits()
+        drawn = self._ops.sample(logits, s.seen, s.penalty, s.temperature, s.min_p, top_p, s.seed, s.step)
+        self.advance(*drawn)
+
+    def _read(self, prompts: dict[int, Prompt], length: int) -> None:
+        """Put a group of prompts, padded to one length, into slots."""
+        slots = list(prompts)
+        # A group that is not full repeats its first prompt: what is written twice is the same.
+        members = slots + slots[:1] * (self.group - len(slots))
+        if length not in self._readers:
+            self._readers[length] = self._reader(length, members)
+        reader = self._readers[length]
+        text = torch.zeros(self.group, length, dtype=torch.int64)
+        for row, slot in enumerate(members):
+            prompt = prompts[slot]
+            self.check(prompt)
+            text[row, : len(prompt.text)] = torch.tensor(prompt.text)
+        reader.text.copy_(text)
+        reader.slots.copy_(torch.tensor(members))
+        reader.run()
+        start(self.slots, reader.slots[: len(slots)], list(prompts.values()), self.weights.start_token)
+
+    def _reader(self, length: int, members: list[int]) -> Reader:
+        """Trying it out writes to `members`, the slots that are to be filled."""
+        device = self.weights.device
+        text = torch.zeros(self.group, length, dtype=torch.int64, device=device)
+        slots = torch.tensor(members, device=device)
+
+        def read() -> None:
+            with float32_math(self._math):
+                made = read_text(self.weights, text, self.cache.prefix)
+            self.cache.own[..., :length, :].index_copy_(2, slots, made)
+
+        return Reader(text, slots, self._captured(read))
+
+    def _padded(self, prompt: Prompt) -> int:
+        bucket = BUCKET.get(self.weights.device.type, 1)
+        return min(-(-len(prompt.text) // bucket) * bucket, self.max_text)
+
+    def _report(self) -> list[bool] | None:
+        """Which slots are active. On a GPU, the report of `LAG` steps ago, so that the next step is already waiting."""
+        active = self.slots.active
+        if active.device.type != "cuda":
+            return active.tolist()
+        copy = torch.empty(self.size, dtype=torch.bool, pin_memory=True).copy_(active, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        self._reports.append((copy, copied))
+        if len(self._reports) <= LAG:
+            return None
+        copy, copied = self._reports.popleft()
+        copied.synchronize()
+        return copy.tolist()
+
+    def _captured(self, work: Callable[[], None]) -> Callable[[], None]:
+        """`work` as a CUDA graph, which starts all its kernels at once; elsewhere `work` itself."""
+        if self.weights.device.type != "cuda":
+            return work
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # kernels are compiled, and libraries choose theirs
+            work()
+            work()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            work()
+        return graph.replay

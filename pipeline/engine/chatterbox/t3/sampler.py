@@ -1,0 +1,78 @@
+"""From logits to tokens, all rows at once: pure functions on (B, V), no state, nothing that waits for the host.
+
+Order and edges are stock's: repetition penalty, temperature, min-p, top-p. A draw's noise is a hash of the row's seed,
+its step and the token, so it depends neither on company nor on what was drawn before.
+"""
+
+import torch
+from torch import Tensor
+
+WORD = 0xFFFFFFFF  # 32 bits, kept in int64, where no shift sees a sign
+FACTORS = (0x7FEB352D, 0x21F0AAAD)  # odd and below 2^31, so that no product leaves 63 bits
+OTHER = 0x9E3779B9  # lets the halves of a seed count differently
+
+
+def sample(
+    logits: Tensor,
+    seen: Tensor,
+    penalty: Tensor,
+    temperature: Tensor,
+    min_p: Tensor,
+    top_p: Tensor | None,
+    seeds: Tensor,
+    steps: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """A token of each row, (B,) int64, and whether all of the row's logits are numbers, (B,) bool."""
+    shares = process(logits, seen, penalty, temperature, min_p, top_p)
+    return draw(shares, seeds, steps), logits.isfinite().all(-1)
+
+
+def process(
+    logits: Tensor, seen: Tensor, penalty: Tensor, temperature: Tensor, min_p: Tensor, top_p: Tensor | None
+) -> Tensor:
+    """Each token's probability as a share of the likeliest one's; 0 for what is cut off. (B, V)
+
+    seen (B, V) bool; the others (B, 1). top_p None leaves out a sort that changes nothing where all rows have 1.
+    """
+    penalised = torch.where(logits < 0, logits * penalty, logits / penalty)
+    logits = torch.where(seen, penalised, logits) / temperature
+    shares = (logits - logits.amax(-1, keepdim=True)).exp()
+    shares = shares.masked_fill(shares < min_p, 0.0)
+    return shares if top_p is None else _likeliest(shares, top_p)
+
+
+def _likeliest(shares: Tensor, top_p: Tensor) -> Tensor:
+    """Without the least likely tokens that have 1 - top_p of the probability together."""
+    ascending, order = shares.sort(dim=-1, stable=True)
+    cut = ascending.cumsum(-1) <= (1 - top_p) * ascending.sum(-1, keepdim=True)
+    cut[:, -1] = False
+    return shares.masked_fill(torch.empty_like(cut).scatter(-1, order, cut), 0.0)
+
+
+def draw(shares: Tensor, seeds: Tensor, steps: Tensor) -> Tensor:
+    """A token of each row, with probability proportional to its share. seeds and steps (B,) int64; (B,) int64
+
+    The least of independent exponentials of rates p falls on each with probability p.
+    """
+    tokens = torch.arange(shares.shape[1], device=shares.device)
+    return (shares / exponential(random_bits(seeds[:, None], steps[:, None], tokens))).argmax(-1)
+
+
+def exponential(bits: Tensor) -> Tensor:
+    """Of rate 1, from 32 random bits. Near 0, where draws are decided, all of them count."""
+    uniform = (bits.float() + 0.5) * 2.0**-32
+    return -torch.log1p(-uniform.clamp(max=1 - 2.0**-24))  # never infinite: a share over it would be 0
+
+
+def random_bits(seeds: Tensor, steps: Tensor, tokens: Tensor) -> Tensor:
+    """32 bits of int64 that look random; the same on every device. Shapes are broadcast."""
+    low = _mix(_mix(seeds & WORD) ^ steps)
+    high = _mix(_mix((seeds >> 32) ^ OTHER) ^ steps)
+    return _mix(_mix(tokens ^ low) ^ high)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """A bijection of 32-bit words in which every bit of `x` moves about half of the others."""
+    for factor in FACTORS:
+        x = ((x ^ (x >> 16)) * factor) & WORD
+    return x ^ (x >> 15)

@@ -1,0 +1,82 @@
+"""The Llama inside T3: its layers over any attention, and reading a stretch of many positions at once.
+
+Knows nothing of slots, speech tokens or sampling.
+"""
+
+from collections.abc import Callable
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.engine.chatterbox.t3 import plain
+from pipeline.engine.chatterbox.t3.weights import CONDITIONING, Weights, conditioning
+from pipeline.voice import Conditionals
+
+
+def operations(device: torch.device) -> ModuleType:
+    """`plain` or `kernels`, which have the same functions."""
+    if device.type != "cuda":
+        return plain
+    from pipeline.engine.chatterbox.t3 import kernels  # imports Triton
+
+    return kernels
+
+
+def run_layers(weights: Weights, update: Tensor, residual: Tensor, attend: Callable[[int, Tensor], Tensor]) -> Tensor:
+    """From embeddings, given as two terms of a sum, to normalised hidden states. (N, 1024) each
+
+    `attend` takes a layer's number and (N, 3 * 1024) queries, keys and values, and returns (N, 1024).
+    """
+    ops = operations(weights.device)
+    for number, layer in enumerate(weights.layers):
+        x, residual = ops.add_rms_norm(update, residual, layer.attention_norm, weights.eps)
+        update = F.linear(attend(number, F.linear(x, layer.qkv)), layer.output)
+        x, residual = ops.add_rms_norm(update, residual, layer.mlp_norm, weights.eps)
+        update = F.linear(ops.silu_mul(F.linear(x, layer.gate_up)), layer.down)
+    return ops.add_rms_norm(update, residual, weights.norm, weights.eps)[0]
+
+
+def read(weights: Weights, update: Tensor, residual: Tensor, prefix: Tensor) -> Tensor:
+    """Keys and values of a stretch of T positions behind a prefix of P, for each of G sequences.
+
+    update and residual (G, T, 1024), whose sum is read; prefix (layers, 2, heads, P, 64).
+    Returns (layers, 2, G, heads, T, 64).
+    """
+    (group, length, _), before = update.shape, prefix.shape[3]
+    cos, sin = weights.rope[:, before : before + length]  # (T, 64) each
+    seen = torch.ones(length, before + length, dtype=torch.bool, device=update.device).tril(before)
+    made = []
+
+    def attend(layer: int, qkv: Tensor) -> Tensor:
+        heads = qkv.view(group, length, 3, weights.num_heads, weights.head_dim)
+        q, k, v = heads.permute(2, 0, 3, 1, 4)  # (G, heads, T, 64) each
+        q, k = plain.rotate(q, cos, sin), plain.rotate(k, cos, sin)
+        made.append(torch.stack([k, v]))
+        keys, values = (
+            torch.cat([shared.expand(group, -1, -1, -1), own], dim=2)
+            for shared, own in zip(prefix[layer], (k, v), strict=True)
+        )
+        attended = F.scaled_dot_product_attention(q, keys, values, attn_mask=seen)  # (G, heads, T, 64)
+        return attended.transpose(1, 2).reshape(group * length, -1)
+
+    run_layers(weights, update.flatten(0, 1), residual.flatten(0, 1), attend)
+    return torch.stack(made)
+
+
+@torch.inference_mode()
+def read_prefix(weights: Weights, voice: Conditionals, exaggeration: float, text_length: int) -> Tensor:
+    """The conditioning, then text of which guidance leaves only the positions. (layers, 2, heads, 34 + text_length, 64)
+
+    A row with its text reads the first 34 positions; being causal, they are the same there.
+    """
+    embedded = torch.cat([conditioning(weights, voice, exaggeration), weights.text_pos[:text_length]])[None]
+    nothing = embedded.new_zeros(len(weights.layers), 2, weights.num_heads, 0, weights.head_dim)
+    return read(weights, embedded, torch.zeros_like(embedded), nothing)[:, :, 0]
+
+
+def read_text(weights: Weights, text: Tensor, prefix: Tensor) -> Tensor:
+    """Keys and values of G texts behind the conditioning. text (G, T) int64; (layers, 2, G, heads, T, 64)"""
+    positions = weights.text_pos[: text.shape[1]].expand(len(text), -1, -1)
+    return read(weights, weights.text_emb[text], positions, prefix[..., :CONDITIONING, :])
