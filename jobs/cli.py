@@ -11,14 +11,18 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from omegaconf import DictConfig
 
 from jobs.options import one_line, register, to_dataclass
 from pipeline.config import GRACE_S
-from pipeline.errors import UserError, WorkError
+from pipeline.errors import DeviceLost, UserError, WorkError
+
+log = logging.getLogger(__name__)
+
+RESTARTED = "CHATTERBOX_BATCH_RESTARTED"  # set in the environment of a process that has begun anew
 
 
 class JobFailed(Exception):
@@ -75,7 +79,7 @@ def main(name: str, schema: type, job: Callable[[Any, Stop], int]) -> None:
         nonlocal started
         started = True
         stop.listen()
-        code = run_job(job, config, schema, stop)
+        code = run_job(job, config, schema, stop, may_restart=os.getpid() == home)
         if stop():
             raise SystemExit(128 + stop.signum)  # under --multirun, too: the signal meant all shards
         codes.append(code)
@@ -100,16 +104,34 @@ def main(name: str, schema: type, job: Callable[[Any, Stop], int]) -> None:
     sys.exit(max(codes, default=0))
 
 
-def run_job(job: Callable[[Any, Stop], int], config: DictConfig, schema: type, stop: Stop) -> int:
-    """The job's exit code; what it raises on purpose becomes one line. Bugs pass through."""
+def run_job(
+    job: Callable[[Any, Stop], int], config: DictConfig, schema: type, stop: Stop, may_restart: bool = False
+) -> int:
+    """The job's exit code; what it raises on purpose becomes one line. Bugs pass through.
+
+    A device that was lost comes back only to a new process: the command begins anew, once.
+    """
     try:
         typed = to_dataclass(config, schema)
         stop.grace_s = typed.grace_s
         return job(typed, stop)
     except UserError as error:
         return tell(str(error), 2)
+    except DeviceLost as error:
+        if RESTARTED in os.environ or not may_restart or stop():
+            return tell(f"{error}; what is done is kept: run the same command again", 1)
+        log.warning("%s; beginning anew, once: what is done is kept", error)
+        restart()
     except WorkError as error:
         return tell(str(error), 1)
+
+
+def restart() -> NoReturn:
+    """Replace this process by one with the same command, which takes over its id, its output and who waits for it."""
+    os.environ[RESTARTED] = "1"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def tell(line: str, code: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.errors import UserError
 
 GRACE_S = 20.0  # the shortest that schedulers give between SIGTERM and SIGKILL is 30 s
-AUDIO_VERSION = 1  # raise it when the code changes samples for the same options: it enters every utterance's key
+AUDIO_VERSION = 2  # raise it when the code changes samples for the same options: it enters every utterance's key
 
 
 def option(
@@ -64,6 +64,11 @@ class ChatterboxConfig(EngineConfig):
     )
     revision: str | None = option(None, "commit of the hub's repository to use; null: the cached one, else the newest")
     max_tokens: int = option(1000, "speech-token cap; reaching it is the failure no_eos", "tokens", 25, 4000)
+    batch_size: str = option(
+        "auto",
+        "utterances decoded together; auto: 8 on a CPU, as many as fit into 55 % of a GPU's free memory",
+        choices=("auto", *(str(2**n) for n in range(9))),
+    )
     flow_steps: int = option(10, "Euler steps of the flow decoder", "steps", 1, 100)
     cache: str = option("~/.cache/chatterbox-batch", "folder of what is computed once: conditionals, stand-in weights")
 
@@ -210,6 +215,16 @@ class GenerateConfig(ModelConfig):
     num_shards: int = option(1, "parts the work is cut into", "", 1, 100_000)
     max_failures: int = option(0, "more failed utterances than this end in exit 1", "utterances", 0)
     dry_run: bool = option(False, "print the plan and render nothing")
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig(GenerateConfig):
+    """`python -m jobs.benchmark`: what a job with these options would do is measured on a sample of its utterances."""
+
+    stage: str = option("t3", "what to measure", choices=("t3",))
+    out: str | None = option("outputs/benchmark", "folder of benchmark.json")
+    utterances: int = option(512, "how many the engine is given", "utterances", 1)
+    stock_utterances: int = option(2, "how many of them stock is given", "utterances", 1)
 
 
 @dataclass(frozen=True)

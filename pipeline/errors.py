@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class WorkError(Exception):
     """Right configuration, but the work failed (disk full, too many failures): one line. Exit 1."""
+
+
+class DeviceLost(WorkError):
+    """The device answers nothing any more in this process; another process may go on."""

@@ -53,7 +53,7 @@ class Synthesizer:
     folder: RunFolder
     journal: Journal
     telemetry: Telemetry
-    stopping: Callable[[], bool]  # asked between utterances
+    stopping: Callable[[], bool]  # asked as often as work allows
 
     def run(self, planned: Sequence[Planned]) -> None:
         """Render `planned`; each utterance ends as one row, ok or failed, unless `stopping` turns true first."""
@@ -76,13 +76,14 @@ class Synthesizer:
         """Try every task once; returns those whose speech is bad."""
         waiting = {task.planned.utterance.id: task for task in tasks}
         failed = []
-        for speech in self.engine.synthesize([self._request(task, rung) for task in waiting.values()]):
+        requests = [self._request(task, rung) for task in waiting.values()]
+        for speech in self.engine.synthesize(requests, self.stopping):
             task = waiting.pop(speech.request.utterance.id)
             reason, detail = self._finish(task, speech)
             if reason:
                 failed.append(self._failed(task, rung, reason, detail))
-            if self.stopping():
-                return failed
+        if self.stopping():  # what had no answer was not tried
+            return failed
         for task in waiting.values():  # nothing is lost, not even by an engine's fault
             failed.append(self._failed(task, rung, "error", "the engine gave no answer"))
         return failed

@@ -1,6 +1,6 @@
 """The loop, driven by an engine that does what a test tells it: every utterance ends as one row, whatever happens."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -41,8 +41,10 @@ class Scripted:
     def max_tokens(self, predicted_s: float) -> int:
         return 0
 
-    def synthesize(self, requests: list[Request]) -> Iterator[Speech]:
+    def synthesize(self, requests: list[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
         for request in reversed(requests):
+            if stopping():
+                return
             self.asked.append(request)
             behaviour = self.scripts[request.utterance.id].pop(0)
             if behaviour == "error":

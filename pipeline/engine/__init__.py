@@ -76,8 +76,12 @@ class Engine(Protocol):
     def max_tokens(self, predicted_s: float) -> int:
         """Token cap of a request whose speech is predicted to last so long."""
 
-    def synthesize(self, requests: Iterable[Request]) -> Iterator[Speech]:
-        """Yield each request's speech as soon as it is ready, in any order; never raise for one request's sake."""
+    def synthesize(self, requests: Iterable[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
+        """Yield each request's speech as soon as it is ready, in any order; never raise for one request's sake.
+
+        Once `stopping` is true, asked as often as work allows, yield no more. `WorkError` where nothing can go on,
+        `DeviceLost` where a new process could.
+        """
 
     def in_use(self) -> dict[str, str]:
         """What is really in use (device, dtypes, kernels), for the log and the run record."""

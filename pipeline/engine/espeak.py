@@ -3,7 +3,7 @@
 import _ctypes
 import contextlib
 import ctypes
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -45,8 +45,10 @@ class EspeakEngine:
     def max_tokens(self, predicted_s: float) -> int:
         return 0
 
-    def synthesize(self, requests: Iterable[Request]) -> Iterator[Speech]:
+    def synthesize(self, requests: Iterable[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
         for request in requests:
+            if stopping():
+                return
             yield Speech(request, self._speak(request.utterance.spoken_text))
 
     def in_use(self) -> dict[str, str]:

@@ -17,7 +17,6 @@ from pipeline.engine.chatterbox.model import T3, Models, load_t3
 from pipeline.engine.chatterbox.t3.decoder import Decoder
 from pipeline.engine.chatterbox.t3.slots import Prompt
 from pipeline.engine.chatterbox.t3.transformer import read_prefix
-from pipeline.engine.chatterbox.t3.weights import fuse
 from pipeline.voice import Conditionals
 
 TEXT = "Is anyone there? asked the traveller, and he knocked a second time."
@@ -68,7 +67,7 @@ class StockStep:
 @pytest.fixture(scope="session")
 def stock_t3(tiny) -> T3:
     """Stock's decoder with the tiny stand-in's weights."""
-    return load_t3(tiny, torch.device("cpu"), torch.float32)
+    return load_t3(tiny, torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +86,7 @@ def make_decoder(engine) -> Callable[..., Decoder]:
     def make(
         size: int, max_tokens: int = 200, exaggeration: float = 0.5, models: Models = models, **options
     ) -> Decoder:
-        weights = fuse(models.t3(torch.float32), models.device, torch.float32)
+        weights = models.t3(torch.float32)
         prefix = read_prefix(weights, models.builtin_voice, exaggeration, text_length=128)
         return Decoder(weights, prefix, size, max_tokens, **options)
 

@@ -12,13 +12,14 @@ from chatterbox.tts import ChatterboxTTS, Conditionals
 from pipeline.checks import judge, longest_loop, measure
 from pipeline.config import FP32, ChatterboxConfig, CheckConfig, Precision, Sampling, VoiceConfig
 from pipeline.engine.chatterbox import ChatterboxEngine
-from pipeline.errors import UserError
+from pipeline.engine.chatterbox.t3.decoder import Decoder
+from pipeline.errors import UserError, WorkError
 
 BF16 = Precision("bf16", "fp32", "fp32", "fp32")
 
 
 def speak(engine, *requests):
-    return list(engine.synthesize(requests))
+    return list(engine.synthesize(requests, lambda: False))
 
 
 @pytest.fixture
@@ -63,10 +64,10 @@ def test_seed_text_and_guidance_change_the_tokens(changed, engine, ask):
     assert after.error == "" and len(after.samples) == len(after.tokens) * 960
 
 
-def test_the_waveform_is_what_stock_generates_for_the_same_noise(engine, ask, monkeypatch):
-    request, models = ask(tokens=40, exaggeration=0.7), engine.models
+def test_greedy_speech_is_what_stock_generates_for_the_same_noise(engine, ask, stock_t3, monkeypatch):
+    request, models = ask(tokens=40, exaggeration=0.7, min_p=1.0), engine.models
     (speech,) = speak(engine, request)
-    stock = ChatterboxTTS(models.t3(torch.float32), models.s3gen, models.voice_encoder, models.tokenizer, "cpu")
+    stock = ChatterboxTTS(stock_t3, models.s3gen, models.voice_encoder, models.tokenizer, "cpu")
     stock.conds = Conditionals.load(models.folder / "conds.pt")
     assert np.abs(speech.samples - stock_generate(stock, request, monkeypatch)).max() <= 1e-5
 
@@ -76,8 +77,8 @@ def test_at_full_size_three_utterances_have_stocks_waveform(cache, make_engine, 
     """Stock loads the files itself here. Takes 3 GB of disk and 8 GB of memory."""
     full = make_engine(checkpoint="stand-in", cache=os.environ.get("CHATTERBOX_BATCH_CACHE", str(cache)))
     full.prepare()
-    requests = [ask(seed=1), ask("A candle came down the stair.", seed=2, tokens=40), ask("Oh!", tokens=25, min_p=0.1)]
-    spoken = speak(full, *requests)
+    texts = {"Is anyone there?": 10, "A candle came down the stair.": 40, "Oh!": 25}
+    spoken = speak(full, *(ask(text, seed=tokens, tokens=tokens, min_p=1.0) for text, tokens in texts.items()))
     stock = ChatterboxTTS.from_local(full.models.folder, "cpu")
     for speech in spoken:
         generated = stock_generate(stock, speech.request, monkeypatch)
@@ -106,19 +107,43 @@ def test_too_long_a_text_is_that_requests_error_and_the_next_is_spoken(engine, a
     assert good.error == "" and len(good.samples) == 10 * 960
 
 
-def test_speech_ends_at_the_end_token(engine, ask, hooked):
-    steps = []
+@pytest.fixture
+def changed_logits(monkeypatch):
+    """Change what the decoder's tokens are drawn from: `change(decoder, logits)`, in place."""
+    logits_of = Decoder.logits
 
-    def stop_after_ten(module, args, logits):
-        steps.append(logits)
-        if len(steps) > 10:
-            logits[..., 6562] = 1e4
-        return logits
+    def change_by(change):
+        def logits(decoder):
+            logits = logits_of(decoder)
+            change(decoder, logits)
+            return logits
 
-    hooked(engine.models.t3(torch.float32).speech_head, stop_after_ten)
-    ended, empty = speak(engine, ask(tokens=25), ask())
-    assert ended.ended and len(ended.tokens) == 10
-    assert empty.error == "ValueError: no speech tokens"
+        monkeypatch.setattr(Decoder, "logits", logits)
+
+    return change_by
+
+
+def test_speech_ends_at_the_end_token(engine, ask, changed_logits):
+    def stop_after_ten(decoder, logits):
+        logits[decoder.slots.step > 10, 6562] = 1e4
+
+    changed_logits(stop_after_ten)
+    (ended,) = speak(engine, ask(tokens=25))
+    assert ended.ended and len(ended.tokens) == 10 and len(ended.samples) == 9600
+
+
+def test_an_end_token_and_nothing_before_it_is_that_requests_error(engine, ask, changed_logits):
+    def stop_at_once(decoder, logits):
+        logits[decoder.slots.seed == 2, 6562] = 1e4
+
+    changed_logits(stop_at_once)
+    spoken = {speech.request.seed: speech for speech in speak(engine, ask(seed=1), ask(seed=2))}
+    assert spoken[2].error == "ValueError: no speech tokens" and spoken[1].error == ""
+
+
+def test_synthesis_stops_inside_an_utterance_when_asked(engine, ask):
+    asked = iter([False] * 8)
+    assert list(engine.synthesize([ask(tokens=25)], lambda: next(asked, True))) == []
 
 
 def test_one_speech_token_is_enough(engine, ask):
@@ -126,12 +151,12 @@ def test_one_speech_token_is_enough(engine, ask):
     assert speech.error == "" and len(speech.samples) == 960 and speech.ended is False
 
 
-def test_nan_in_the_bf16_decoder_is_told_and_leaves_fp32_unharmed(make_engine, ask, hooked):
+def test_nan_in_the_bf16_decoder_is_told_and_leaves_fp32_unharmed(make_engine, ask):
     engine = make_engine(precision=BF16)
     engine.prepare()
     speak(engine, ask(tokens=1, precision=BF16))
     assert list(engine.models.t3s) == [torch.bfloat16]  # the FP32 copy waits for the first failure
-    hooked(engine.models.t3(torch.bfloat16).tfmr.norm, lambda module, args, states: states * torch.nan)
+    engine.models.t3(torch.bfloat16).layers[1].down[0] = torch.nan
     bad, good = speak(engine, ask(precision=BF16), ask(precision=engine.ladder[0].precision))
     assert judge(bad, 24_000, CheckConfig())[0] == "nan"
     assert good.error == "" and np.isfinite(good.samples).all()
@@ -144,13 +169,47 @@ def test_nan_in_the_vocoder_reaches_the_samples(engine, ask, hooked):
     assert speech.error == "" and judge(speech, 24_000, CheckConfig())[0] == "nan"
 
 
-def test_memory_that_runs_out_is_not_one_requests_fault(engine, ask, hooked):
-    def run_out(module, args, x):
-        raise torch.OutOfMemoryError("out of memory")
+def test_a_waveform_that_does_not_fit_beside_the_decoder_is_made_after_it(make_engine, ask, hooked):
+    engine, runs = make_engine(), iter(range(10))
 
+    def run_out_at_first(module, args, output):
+        if next(runs) < 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    engine.prepare()
+    hooked(engine.models.s3gen.flow.encoder, run_out_at_first)
+    spoken = speak(engine, *(ask(seed=seed) for seed in range(3)))
+    assert sorted(speech.request.seed for speech in spoken) == [0, 1, 2]
+    assert all(speech.error == "" and len(speech.samples) == 9600 for speech in spoken)
+
+
+def test_memory_that_is_never_enough_ends_the_job_in_one_line(make_engine, ask, hooked):
+    def run_out(module, args, x):
+        raise torch.OutOfMemoryError("CUDA out of memory\nand more")
+
+    engine = make_engine()
+    engine.prepare()
     hooked(engine.models.s3gen.flow.encoder, run_out)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(WorkError, match=r"^device=cpu has too little memory \(CUDA out of memory\); use device=cpu$"):
         speak(engine, ask())
+
+
+def test_a_cpu_refuses_a_batch_in_which_bits_would_depend_on_company(make_engine):
+    with pytest.raises(UserError, match="engine.batch_size=4: .* use 1, or 8 and more"):
+        make_engine(batch_size="4").prepare()
+    for size in ("1", "8", "auto"):
+        make_engine(batch_size=size).prepare()
+
+
+def test_what_is_in_use_is_told_in_a_line_and_kept(make_engine, ask, caplog):
+    engine = make_engine(precision=BF16)
+    engine.prepare()
+    with caplog.at_level("INFO"):
+        speak(engine, ask(tokens=1, precision=BF16), ask(tokens=1))
+    told = engine.in_use()
+    assert told["t3 bf16"] == "bfloat16 weights and cache, 8 slots, attention of plain, no graphs"
+    assert told["t3 fp32"].startswith("float32 weights and cache") and told["flow"] == told["vocoder"] == "float32"
+    assert told["t3 bf16"] in caplog.text and told["device"] == "cpu"
 
 
 def test_the_stand_in_sounds_like_something(engine, ask):
@@ -163,13 +222,12 @@ def test_the_stand_in_sounds_like_something(engine, ask):
     assert judge(speech, 24_000, CheckConfig(max_chars_per_second=100, too_long_base_s=60), engine.unchecked)[0] == ""
 
 
-def test_the_stand_ins_sampling_is_peaked_and_its_voice_about_200_hz(engine, ask, hooked):
+def test_the_stand_ins_sampling_is_peaked_and_its_voice_about_200_hz(engine, ask, hooked, changed_logits):
     logits, pitch = [], []
-    hooked(engine.models.t3(torch.float32).speech_head, lambda module, args, x: logits.append(x[:, -1]))
+    changed_logits(lambda decoder, guided: logits.append(guided[0].clone()))
     hooked(engine.models.s3gen.mel2wav.f0_predictor, lambda module, args, f0: pitch.append(f0))
     speak(engine, ask(tokens=100))
-    cond, uncond = torch.stack(logits[:-1]).unbind(1)  # (100, 8194)
-    guided = (1.5 * cond - 0.5 * uncond) / 0.8
+    guided = torch.stack(logits[1:]) / 0.8  # (100, 8194)
     assert 0.2 < guided.softmax(-1).amax(-1).median() < 0.9
     assert (guided.amax(-1) - guided[:, 6561:].amax(-1)).min() > 20  # far below min_p's cut at 3
     assert 150 < torch.cat(pitch).median() < 250

@@ -31,9 +31,9 @@ def narrator(make_engine, clip):
     return engine
 
 
-def test_conditionals_are_those_that_stock_prepares(narrator, clip):
+def test_conditionals_are_those_that_stock_prepares(narrator, clip, stock_t3):
     models = narrator.models
-    stock = ChatterboxTTS(models.t3(torch.float32), models.s3gen, models.voice_encoder, models.tokenizer, "cpu")
+    stock = ChatterboxTTS(stock_t3, models.s3gen, models.voice_encoder, models.tokenizer, "cpu")
     stock.prepare_conditionals(clip)
     ours = narrator.conditionals_of(voice.read_clip(clip), "fp32")
     for name, tensor in {**vars(stock.conds.t3), **stock.conds.gen}.items():
@@ -44,18 +44,18 @@ def test_conditionals_are_those_that_stock_prepares(narrator, clip):
 
 
 def test_the_voice_is_heard_and_named(narrator, engine, ask, clip):
-    (builtin,), (mine,) = engine.synthesize([ask()]), narrator.synthesize([ask()])
+    (builtin,), (mine,) = engine.synthesize([ask()], lambda: False), narrator.synthesize([ask()], lambda: False)
     assert mine.error == "" and not np.array_equal(builtin.tokens, mine.tokens)
     assert narrator.identity.speaker == "narrator" and engine.identity.speaker == "builtin"
     assert narrator.identity.voice_sha256 == voice.read_clip(clip).sha256 and engine.identity.voice_sha256 == ""
 
 
 def test_the_next_run_computes_nothing_and_loads_no_voice_encoder(narrator, make_engine, ask, clip, monkeypatch):
-    (first,) = narrator.synthesize([ask()])
+    (first,) = narrator.synthesize([ask()], lambda: False)
     monkeypatch.setattr(voice, "compute", None)
     later = make_engine(voice=VoiceConfig(path=str(clip), name="Ann"))
     later.prepare()
-    (second,) = later.synthesize([ask(exaggeration=0.5)])
+    (second,) = later.synthesize([ask(exaggeration=0.5)], lambda: False)
     assert np.array_equal(first.samples, second.samples) and later.identity.speaker == "Ann"
     assert "voice_encoder" not in vars(later.models)
 
@@ -64,7 +64,7 @@ def test_a_shorter_prompt_is_another_voice(narrator, make_engine, ask, clip, cap
     short = make_engine(voice=VoiceConfig(path=str(clip), prompt_seconds=1.0))
     short.prepare()
     with caplog.at_level(logging.INFO, logger="pipeline.voice"):
-        (speech,) = short.synthesize([ask()])
+        (speech,) = short.synthesize([ask()], lambda: False)
     assert speech.error == "" and "computing the conditionals" in caplog.text
     made = short.conditionals_of(voice.read_clip(clip), "fp32")
     assert made.prompt_token.shape == made.cond_prompt_speech_tokens.shape == (1, 25)

@@ -7,7 +7,6 @@ from pipeline.engine.chatterbox.model import Models
 from pipeline.engine.chatterbox.t3.batch import decode
 from pipeline.engine.chatterbox.t3.decoder import Decoder
 from pipeline.engine.chatterbox.t3.transformer import read_prefix
-from pipeline.engine.chatterbox.t3.weights import fuse
 
 pytestmark = pytest.mark.gpu
 WORDS = "a candle came down the stair and nobody was carrying it so he turned his horse and went home again".split()
@@ -19,7 +18,7 @@ def make_gpu_decoder(tiny):
 
     def make(size: int, number_format: str, **options) -> Decoder:
         dtype = torch.bfloat16 if number_format == "bf16" else torch.float32
-        weights = fuse(models.t3(torch.float32), models.device, dtype)
+        weights = models.t3(dtype)
         prefix = read_prefix(weights, models.builtin_voice, 0.5, text_length=128)
         return Decoder(weights, prefix, size, 100, number_format=number_format, **options)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import jobs.generate
+from pipeline.engine.chatterbox.t3.decoder import Decoder
 from pipeline.engine.registry import build_engine
 
 from ..conftest import rows_of
@@ -43,7 +44,7 @@ def attempts(row: dict) -> list[tuple[str, str]]:
 
 def test_nan_in_the_bf16_decoder_is_spoken_again_in_fp32_with_the_same_seed(run):
     def break_it(models):
-        models.t3(torch.bfloat16).tfmr.layers[0].mlp.down_proj.weight.fill_(float("nan"))
+        models.t3(torch.bfloat16).layers[0].down.fill_(float("nan"))
 
     ended, (row,) = run(break_it)
     assert ended.code == 0 and row["status"] == "ok" and row["precision"] == "fp32"
@@ -67,22 +68,21 @@ def test_silence_from_the_vocoder_is_spoken_again(run):
     assert ended.code == 0 and attempts(row) == [("t3=bf16", "silent"), ("fp32", "")]
 
 
-def test_a_decoder_that_never_ends_is_spoken_again(run, cache, tmp_path):
+def test_a_decoder_that_never_ends_is_spoken_again(run, cache, tmp_path, monkeypatch):
     """A folder is judged as real weights are, and the stand-in's weights never draw the end token."""
     run(lambda models: None)
     shutil.copytree(next(cache.glob("stand-in-tiny*")), tmp_path / "weights")
 
-    def break_it(models):
-        steps = iter(range(10_000))
+    logits_of = Decoder.logits
 
-        def end_after_40(module, args, logits):
-            if next(steps) >= 40:
-                logits[..., END_TOKEN] = 1000
-            return logits
+    def end_after_40_in_fp32(decoder):
+        logits = logits_of(decoder)
+        if decoder.weights.dtype is torch.float32:
+            logits[decoder.slots.step > 40, END_TOKEN] = 1000
+        return logits
 
-        models.t3(torch.float32).speech_head.register_forward_hook(end_after_40)
-
-    ended, (row,) = run(break_it, "engine.checkpoint=weights", "engine.max_tokens=60", "check.cut_off_db=0")
+    monkeypatch.setattr(Decoder, "logits", end_after_40_in_fp32)
+    ended, (row,) = run(lambda models: None, "engine.checkpoint=weights", "engine.max_tokens=60", "check.cut_off_db=0")
     assert ended.code == 0 and attempts(row) == [("t3=bf16", "no_eos"), ("fp32", "")]
     assert row["attempts"][0]["seed"] == row["attempts"][1]["seed"] and len(row["speech_tokens"]) == 40
 

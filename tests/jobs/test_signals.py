@@ -21,7 +21,7 @@ import sys, time
 from pipeline.engine import registry
 from pipeline.engine.espeak import EspeakEngine
 class Stuck(EspeakEngine):
-    def synthesize(self, requests):
+    def synthesize(self, requests, stopping):
         time.sleep(1000)
         yield
 registry.ENGINES["espeak"] = lambda config: Stuck(config.engine)

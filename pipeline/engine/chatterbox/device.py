@@ -1,8 +1,10 @@
-"""Which device to run on. Knows no model."""
+"""Which device to run on, and what has become of it. Knows no model."""
 
 import torch
 
 from pipeline.errors import UserError
+
+NO_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")  # the driver, cuBLAS and cuDNN, the CPU
 
 
 def find_device(name: str) -> torch.device:
@@ -15,3 +17,27 @@ def find_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device=mps: no Metal device is there; use device=cpu or device=auto")
     return device
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a CUDA device that this process can still get."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether memory was what was missing. Only torch's CUDA allocator has a class for that."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+
+
+def is_lost(device: torch.device) -> bool:
+    """Whether a kernel has failed, after which a process gets nothing from its GPU but the same error."""
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False

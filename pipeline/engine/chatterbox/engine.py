@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 from pipeline.config import FP32, ChatterboxConfig, Precision, Sampling, VoiceConfig
 from pipeline.engine import Identity, Request, Rung, Speech
 from pipeline.engine.chatterbox import checkpoint
-from pipeline.errors import UserError
+from pipeline.errors import DeviceLost, UserError, WorkError
 from pipeline.voice import Clip, Conditionals, conditionals, read_clip
 
 if TYPE_CHECKING:
     import torch
 
     from pipeline.engine.chatterbox.model import Models
+    from pipeline.engine.chatterbox.t3.decoder import Decoded
+    from pipeline.engine.chatterbox.tokens import Decoders
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,10 @@ class ChatterboxEngine:
         from pipeline.engine.chatterbox import precision, stand_in
 
         self.precision = precision.resolve(self._wanted, self.device)
+        if self.device.type == "cpu" and (size := self._options.batch_size) in ("2", "4"):
+            raise UserError(
+                f"engine.batch_size={size}: a CPU's bits then depend on an utterance's company; use 1, or 8 and more"
+            )
         folder = self._checkpoint.folder
         if self._checkpoint.is_stand_in and not os.path.exists(folder):  # never raises
             log.info("writing random weights to %s", folder)
@@ -75,15 +81,50 @@ class ChatterboxEngine:
             return self._options.max_tokens
         return min(max(math.ceil(TOKENS_PER_SECOND * predicted_s), FEWEST_TOKENS), self._options.max_tokens)
 
-    def synthesize(self, requests: Iterable[Request]) -> Iterator[Speech]:
+    def synthesize(self, requests: Iterable[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
+        from pipeline.engine.chatterbox.device import is_lost, ran_out
+
+        try:
+            yield from self._synthesize(requests, stopping, ran_out)
+        except Exception as error:
+            told = str(error).strip().split("\n")[0]
+            if is_lost(self.device):
+                raise DeviceLost(f"device={self.device} answers no more ({told})") from error
+            if ran_out(error):
+                raise WorkError(f"device={self.device} has too little memory ({told}); use device=cpu") from error
+            raise
+
+    def _synthesize(
+        self, requests: Iterable[Request], stopping: Callable[[], bool], ran_out: Callable[[Exception], bool]
+    ) -> Iterator[Speech]:
+        self.models.s3gen  # noqa: B018  decoders are sized by what memory is free beside it
+        too_large = []  # beside the decoder
+        for request, decoded in self._decoders.decode(requests, stopping):
+            if stopping():
+                return
+            try:
+                speech = self._speak(request, decoded)
+            except Exception as error:
+                if not ran_out(error):
+                    raise
+                too_large.append((request, decoded))
+                continue
+            yield speech
+        if too_large:
+            self._decoders.halve()
+        for request, decoded in too_large:
+            if stopping():
+                return
+            yield self._speak(request, decoded)
+
+    def _speak(self, request: Request, decoded: "Decoded | Exception") -> Speech:
         from pipeline.engine.chatterbox.speak import speak
 
-        for request in requests:
-            voice = self._voice(request.precision.voice_encoder)
-            yield speak(self.models, voice, request, self._options.flow_steps)
+        voice = self.voice(request.precision.voice_encoder)
+        return speak(self.models, voice, request, decoded, self._options.flow_steps)
 
     def in_use(self) -> dict[str, str]:
-        return self.models.in_use()
+        return self.models.in_use() | self._decoders.in_use
 
     def gpu_memory_gib(self) -> float:
         if "torch" not in sys.modules or self.device.type != "cuda":
@@ -107,6 +148,12 @@ class ChatterboxEngine:
 
         return Models(self._checkpoint.folder, self.device)
 
+    @cached_property
+    def _decoders(self) -> "Decoders":
+        from pipeline.engine.chatterbox.tokens import Decoders
+
+        return Decoders(self.models, self.voice, self._options)
+
     def conditionals_of(self, clip: Clip, precision: str) -> Conditionals:
         """From the cache, or computed and kept there."""
         return conditionals(
@@ -118,7 +165,7 @@ class ChatterboxEngine:
             cache=self._cache,
         )
 
-    def _voice(self, precision: str) -> Conditionals:
+    def voice(self, precision: str) -> Conditionals:
         """The run's voice on the device."""
         if precision not in self._voices:
             found = self.conditionals_of(self._clip, precision) if self._clip else self.models.builtin_voice

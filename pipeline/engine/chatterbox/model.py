@@ -26,6 +26,8 @@ with warnings.catch_warnings():  # deprecations of stock's own dependencies
     from chatterbox.models.tokenizers import EnTokenizer
     from chatterbox.models.voice_encoder import VoiceEncoder
 
+    from pipeline.engine.chatterbox.t3.weights import Weights, fuse
+
 T3_FILE, S3GEN_FILE, VOICE_ENCODER_FILE = "t3_cfg.safetensors", "s3gen.safetensors", "ve.safetensors"
 MODULES: dict[str, type[nn.Module]] = {T3_FILE: T3, S3GEN_FILE: S3Gen, VOICE_ENCODER_FILE: VoiceEncoder}
 
@@ -84,23 +86,20 @@ def shapes(file: str, depth: int | None = None) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors(file, depth=depth).items()}
 
 
-def load(file: str, folder: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The stock module with the weights of `folder / file`, ready for inference, its parameters of type `dtype`."""
+def load(file: str, folder: Path, device: torch.device) -> nn.Module:
+    """The stock module with the weights of `folder / file`, ready for inference."""
     weights = load_file(folder / file)
     module = build(file, weights)
     missing = set(module.load_state_dict(weights, strict=False).missing_keys) - COMPUTED
     if missing:
         raise ValueError(f"{folder / file} lacks {min(missing)}")
-    for parameter in module.parameters():  # not buffers: BF16 would round the rotary frequencies
-        parameter.data = parameter.data.to(device, dtype)
     return module.to(device).eval().requires_grad_(False)
 
 
-def load_t3(folder: Path, device: torch.device, dtype: torch.dtype) -> T3:
-    """With weights of type `dtype`; its logits are FP32 all the same, as sampling needs them."""
-    t3 = load(T3_FILE, folder, device, dtype)
+def load_t3(folder: Path, device: torch.device) -> T3:
+    """Stock's own decoder: the reference of the engine's, which never runs it."""
+    t3 = load(T3_FILE, folder, device)
     t3.cfg.num_hidden_layers = len(t3.tfmr.layers)
-    t3.speech_head.register_forward_hook(_finite_float32)
     return t3
 
 
@@ -117,12 +116,12 @@ class Models:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.folder, self.device = folder, device
-        self.t3s: dict[torch.dtype, T3] = {}  # by the type of the weights
+        self.t3s: dict[torch.dtype, Weights] = {}  # by their type
 
-    def t3(self, dtype: torch.dtype) -> T3:
-        """Text to speech tokens."""
+    def t3(self, dtype: torch.dtype) -> Weights:
+        """Text to speech tokens: what the engine's own decoder works with."""
         if dtype not in self.t3s:
-            self.t3s[dtype] = load_t3(self.folder, self.device, dtype)
+            self.t3s[dtype] = fuse(load(T3_FILE, self.folder, torch.device("cpu")), self.device, dtype)
         return self.t3s[dtype]
 
     @cached_property
@@ -148,8 +147,7 @@ class Models:
         if self.device.type == "cuda":
             found["gpu"] = torch.cuda.get_device_name(self.device)
         if self.t3s:
-            found["t3"] = ", ".join(sorted({_dtypes(t3) for t3 in self.t3s.values()}))
-            found["attention"] = next(iter(self.t3s.values())).tfmr.config._attn_implementation
+            found["t3"] = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in self.t3s))
         if s3gen := vars(self).get("s3gen"):
             found |= dict(flow=_dtypes(s3gen.flow), vocoder=_dtypes(s3gen.mel2wav))
         return found
@@ -157,10 +155,3 @@ class Models:
 
 def _dtypes(module: nn.Module) -> str:
     return "/".join(sorted({str(parameter.dtype).removeprefix("torch.") for parameter in module.parameters()}))
-
-
-def _finite_float32(module: nn.Module, args: tuple, logits: torch.Tensor) -> torch.Tensor:
-    """Sampling from NaN would end in a device-side assert, which no later request on that GPU survives."""
-    if not logits.isfinite().all():
-        raise FloatingPointError("T3's logits are not finite")
-    return logits.float()  # (B, T, 8194)

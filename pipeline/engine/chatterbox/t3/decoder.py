@@ -87,6 +87,14 @@ class Decoder:
         if not 0 < prompt.max_tokens <= self.max_tokens:
             raise ValueError(f"a cap of {prompt.max_tokens} tokens where 1 to {self.max_tokens} are possible")
 
+    def in_use(self) -> str:
+        """What it is made of, read from what it works with."""
+        made_of = {tensor.dtype for layer in self.weights.layers for tensor in vars(layer).values()}
+        names = "/".join(sorted(str(dtype).removeprefix("torch.") for dtype in made_of | {self.cache.own.dtype}))
+        attention = self._ops.decode_attention.__module__.rpartition(".")[2]
+        graphs = "step and reading as CUDA graphs" if self._replay != self._step else "no graphs"
+        return f"{names} weights and cache, {self.size} slots, attention of {attention}, {graphs}"
+
     @torch.inference_mode()
     def fill(self, prompts: Sequence[Prompt]) -> None:
         """Put prompts into free slots."""
@@ -136,11 +144,18 @@ class Decoder:
             last, position = last.repeat(2), position.repeat(2)
             shared, own = torch.cat([shared, shared + s.text]), torch.cat([own, s.step])
         attend = self._ops.decode_attention(w.rope, self.cache, shared, own)
-        hidden = run_layers(w, w.speech_emb[last], w.speech_pos[position], attend).float()  # (2B, 1024)
-        if self.guided:  # before the head, which is linear
-            with_text, without = hidden.chunk(2)
-            hidden = with_text + s.guidance * (with_text - without)
-        return F.linear(hidden, w.head)
+        with float32_math(self._math):
+            hidden = run_layers(w, w.speech_emb[last], w.speech_pos[position], attend).float()  # (2B, 1024)
+            if self.guided:  # before the head, which is linear
+                with_text, without = hidden.chunk(2)
+                hidden = with_text + s.guidance * (with_text - without)
+            return F.linear(hidden, w.head)
+
+    @torch.inference_mode()
+    def draw(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """A token for each slot, and whether all of its logits are numbers. (B,) each"""
+        s, top_p = self.slots, self.slots.top_p if self.with_top_p else None
+        return self._ops.sample(logits, s.seen, s.penalty, s.temperature, s.min_p, top_p, s.seed, s.step)
 
     @torch.inference_mode()
     def advance(self, drawn: Tensor, finite: Tensor) -> None:
@@ -156,11 +171,7 @@ class Decoder:
         s.active.logical_and_(s.finite & ~s.ended & (s.step <= s.cap))
 
     def _step(self) -> None:
-        s, top_p = self.slots, self.slots.top_p if self.with_top_p else None
-        with float32_math(self._math):
-            logits = self.logits()
-        drawn = self._ops.sample(logits, s.seen, s.penalty, s.temperature, s.min_p, top_p, s.seed, s.step)
-        self.advance(*drawn)
+        self.advance(*self.draw(self.logits()))
 
     def _read(self, prompts: dict[int, Prompt], length: int) -> None:
         """Put a group of prompts, padded to one length, into slots."""

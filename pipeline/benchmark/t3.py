@@ -1,0 +1,150 @@
+"""T3: tokens a second as the engine decodes a window, at batch 1, and of stock; memory; what BF16 changes."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from chatterbox.models.t3.modules.cond_enc import T3Cond
+
+from pipeline.benchmark.machine import bandwidth, hardware, timed
+from pipeline.benchmark.table import Row, Rows
+from pipeline.config import BenchmarkConfig, ChatterboxConfig
+from pipeline.engine import Request
+from pipeline.engine.chatterbox import ChatterboxEngine
+from pipeline.engine.chatterbox.model import load_t3
+from pipeline.engine.chatterbox.t3.cache import bytes_per_row
+from pipeline.engine.chatterbox.t3.decoder import Decoded, Decoder
+from pipeline.engine.chatterbox.tokens import Decoders, kind_of
+from pipeline.plan import Planned
+
+log = logging.getLogger(__name__)
+
+ALONE = 8  # utterances decoded one by one
+COMPARED, STEPS = 16, 200  # utterances, and tokens of each, by which number formats are compared
+
+
+def measure(engine: ChatterboxEngine, planned: Sequence[Planned], config: BenchmarkConfig) -> list[Row]:
+    """`planned` longest first; each is decoded to the length that its text predicts, or to its end."""
+    device = engine.device
+    requests = [
+        Request(item.utterance, item.seed, config.sampling, engine.precision, engine.max_tokens(item.predicted_s))
+        for item in planned
+    ]
+    rows = Rows("t3", hardware(device), dict(precision=str(engine.precision), checkpoint=engine.identity.model))
+    copied, stock = bandwidth(device), _stock_speed(engine, spread(requests, config.stock_utterances))
+    _measure_speed(rows, engine, config.engine, requests, stock, copied)
+    _measure_speed(rows, engine, replace(config.engine, batch_size="1"), spread(requests, ALONE), stock, copied)
+    rows.add("memory copied", copied / 1e9, "GB/s")
+    if engine.precision.t3 != "fp32":
+        agreement, divergence = compare(engine, config.engine, spread(requests, COMPARED))
+        rows.add(f"{engine.precision.t3} has FP32's likeliest token", agreement, "share", steps=STEPS)
+        rows.add(f"KL of {engine.precision.t3} from FP32", divergence, "nats", steps=STEPS)
+    return rows.made
+
+
+def spread(requests: Sequence[Request], count: int) -> list[Request]:
+    """So many of them, long and short ones alike."""
+    count = min(count, len(requests))
+    return [requests[(2 * number + 1) * len(requests) // (2 * count)] for number in range(count)]
+
+
+def _measure_speed(
+    rows: Rows,
+    engine: ChatterboxEngine,
+    options: ChatterboxConfig,
+    requests: Sequence[Request],
+    stock: float,
+    copied: float,
+) -> None:
+    """Reading, refilling and the tail are in the time; loading weights and capturing graphs are apart from it."""
+    device = engine.device
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    decoders = Decoders(engine.models, engine.voice, options)
+    with timed(device) as start:
+        for _ in decoders.decode([replace(request, max_tokens=2) for request in requests], lambda: False):
+            pass
+    with timed(device) as run:
+        decoded = [one for _, one in decoders.decode(requests, lambda: False)]
+    decoder, tokens = decoders.last, sum(len(one.tokens) for one in decoded)
+    least = bytes_moved(decoder, decoded) / copied
+    log.info("%d utterances, %d tokens in %.2f s: %s", len(decoded), tokens, run.seconds, decoder.in_use())
+    name, settings = f"batch {decoder.size}", dict(batch_size=decoder.size, tokens=tokens, utterances=len(requests))
+    rows.add(f"{name}: tokens", tokens / run.seconds, "1/s", stock, least / run.seconds, **settings)
+    rows.add(f"{name}: real time", tokens / run.seconds / 25, "x", stock / 25, **settings)
+    rows.add(f"{name}: first start, weights loaded, graphs captured", start.seconds, "s", **settings)
+    cache = decoder.cache.own
+    rows.add(f"{name}: keys and values", cache.nbytes / 2**30, "GiB", **settings)
+    rows.add(f"{name}: keys and values a position", cache.nbytes / cache.shape[2] / cache.shape[4], "bytes", **settings)
+    if device.type == "cuda":
+        peak, card = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
+        rows.add(f"{name}: peak memory", peak / 2**30, "GiB", **settings)
+        rows.add(f"{name}: peak memory, of the card", peak / card, "share", **settings)
+
+
+def bytes_moved(decoder: Decoder, decoded: Sequence[Decoded]) -> int:
+    """The least that memory must give: all weights a step, and what a row has of its own at each step of its own.
+
+    What all rows share, the voice and guidance's text positions, can be read once, and is left out.
+    """
+    weights = decoder.weights
+    matrices = [tensor for layer in weights.layers for tensor in vars(layer).values()] + [weights.head]
+    lengths = [(len(one.prompt.text), len(one.tokens)) for one in decoded]
+    steps = max(max(tokens for _, tokens in lengths), -(-sum(tokens for _, tokens in lengths) // decoder.size))
+    rows = 2 if decoder.guided else 1  # only one of them reads the text
+    positions = sum(text * tokens + rows * tokens * (tokens + 1) // 2 for text, tokens in lengths)
+    each = bytes_per_row(len(weights.layers), weights.norm.shape[0], 1, weights.dtype)
+    return steps * sum(tensor.nbytes for tensor in matrices) + positions * each
+
+
+def compare(engine: ChatterboxEngine, options: ChatterboxConfig, requests: Sequence[Request]) -> tuple[float, float]:
+    """Of the configured number format against FP32, given the tokens that FP32 draws: top-1 agreement, mean KL."""
+    exactly = [replace(request, precision=replace(request.precision, t3="fp32")) for request in requests]
+    decoders = [_filled(engine, replace(options, batch_size=str(COMPARED)), asked) for asked in (exactly, requests)]
+    agreed, divergence = 0.0, 0.0
+    for _ in range(STEPS + 1):  # the first puts BOS behind BOS
+        exact, ours = (decoder.logits()[: len(requests)].log_softmax(-1) for decoder in decoders)
+        agreed += (exact.argmax(-1) == ours.argmax(-1)).double().mean().item() / (STEPS + 1)
+        divergence += (exact.exp() * (exact - ours)).sum(-1).double().mean().item() / (STEPS + 1)
+        drawn = decoders[0].draw(exact)
+        for decoder in decoders:
+            decoder.advance(*drawn)
+    return agreed, divergence
+
+
+def _filled(engine: ChatterboxEngine, options: ChatterboxConfig, requests: Sequence[Request]) -> Decoder:
+    decoders = Decoders(engine.models, engine.voice, options)
+    prompts = [replace(decoders.prompt_of(request), max_tokens=STEPS) for request in requests]
+    decoder = decoders.decoder_of(kind_of(requests[0], prompts[0]))
+    decoder.fill(prompts)
+    return decoder
+
+
+def _stock_speed(engine: ChatterboxEngine, requests: Sequence[Request]) -> float:
+    """Tokens a second of stock's `T3.inference`, one utterance after the other, in FP32 as stock loads it."""
+    stock, device, voice = load_t3(engine.models.folder, engine.device), engine.device, engine.voice("fp32")
+    prompt_of, tokens = Decoders(engine.models, engine.voice, ChatterboxConfig()).prompt_of, 0
+
+    def speak(request: Request, max_tokens: int) -> int:
+        sampling = request.sampling
+        cond = T3Cond(
+            speaker_emb=voice.speaker_emb,
+            cond_prompt_speech_tokens=voice.cond_prompt_speech_tokens,
+            emotion_adv=torch.full((1, 1, 1), sampling.exaggeration),
+        ).to(device=device)
+        drawn = stock.inference(
+            t3_cond=cond,
+            text_tokens=torch.tensor([prompt_of(request).text] * 2, device=device),
+            max_new_tokens=max_tokens,
+            **{name: value for name, value in vars(sampling).items() if name != "exaggeration"},
+        )
+        return drawn.shape[1]
+
+    speak(requests[0], 10)  # libraries choose their kernels
+    with timed(device) as run:
+        for request in requests:
+            tokens += speak(request, request.max_tokens)
+    log.info("stock: %d tokens in %.2f s", tokens, run.seconds)
+    return tokens / run.seconds

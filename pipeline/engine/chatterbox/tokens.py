@@ -1,0 +1,158 @@
+"""Requests to speech tokens, many at a time: which of them can share a decoder, and how large it may be.
+
+Knows nothing of waveforms, and of the decoder only what goes in and comes out.
+"""
+
+import gc
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.config import ChatterboxConfig
+from pipeline.engine import Request
+from pipeline.engine.chatterbox.device import free_memory, ran_out
+from pipeline.engine.chatterbox.model import Models
+from pipeline.engine.chatterbox.precision import WEIGHTS, float32_math
+from pipeline.engine.chatterbox.t3.batch import decode
+from pipeline.engine.chatterbox.t3.cache import bytes_per_row
+from pipeline.engine.chatterbox.t3.decoder import Decoded, Decoder
+from pipeline.engine.chatterbox.t3.slots import Prompt
+from pipeline.engine.chatterbox.t3.transformer import read_prefix
+from pipeline.errors import WorkError
+from pipeline.voice import Conditionals
+
+log = logging.getLogger(__name__)
+
+START, STOP = 255, 0  # text tokens
+TEXT_LENGTHS = (256, 512, 1024, 2050)  # a book's sentences fit into the first; the model has 2050 positions
+CPU_SIZE, LARGEST_SIZE = 8, 256  # slots; on an H200 tokens a second are most at 256
+CACHE_SHARE = 0.55  # of the memory that is free on a GPU; waveforms need the rest
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What requests that share a decoder have in common. Each is of a kind by itself, so company does not enter it."""
+
+    number_format: str
+    voice: str  # the voice encoder's number format
+    exaggeration: float
+    guided: bool
+    with_top_p: bool
+    max_text: int
+
+
+class Decoders:
+    """Builds a decoder for each kind of requests, and keeps the last one."""
+
+    def __init__(self, models: Models, voice_of: Callable[[str], Conditionals], options: ChatterboxConfig) -> None:
+        self._models, self._voice_of, self._max_tokens = models, voice_of, options.max_tokens
+        self._wanted = None if options.batch_size == "auto" else int(options.batch_size)
+        self._most = self._wanted or LARGEST_SIZE  # until memory runs out
+        self._kind: Kind | None = None
+        self.last: Decoder | None = None
+        self.in_use: dict[str, str] = {}  # by number format
+
+    def decode(
+        self, requests: Iterable[Request], stopping: Callable[[], bool]
+    ) -> Iterator[tuple[Request, Decoded | Exception]]:
+        """Each request as soon as it has ended, kind after kind, or with what is wrong with it.
+
+        Where memory runs out, what has not ended begins anew in half as many slots.
+        """
+        kinds: dict[Kind, dict[Prompt, Request]] = {}
+        for request in requests:
+            try:
+                prompt = self.prompt_of(request)
+                kinds.setdefault(kind_of(request, prompt), {})[prompt] = request
+            except Exception as error:  # its fault alone
+                yield request, error
+        for kind, prompts in kinds.items():
+            while prompts and not stopping():
+                try:
+                    for decoded in decode(self.decoder_of(kind), list(prompts), stopping):
+                        yield prompts.pop(decoded.prompt), decoded
+                    continue
+                except Exception as error:
+                    if not ran_out(error):
+                        raise
+                    if self._most == 1:
+                        raise WorkError(
+                            f"{self._models.device} has too little memory even for engine.batch_size=1: "
+                            f"lower engine.max_tokens={self._max_tokens}, free memory, or use device=cpu"
+                        ) from error
+                self.halve()  # only now: an exception that is being handled keeps the memory of its frames
+
+    def halve(self) -> None:
+        """Free the last decoder's memory; later ones have half its slots."""
+        self._most = max((self.last.size if self.last else self._most) // 2, 1)
+        self._kind = self.last = None
+        gc.collect()
+        if self._models.device.type == "cuda":
+            torch.cuda.empty_cache()
+        log.warning("out of memory on %s: from here on %d utterances at a time", self._models.device, self._most)
+
+    def prompt_of(self, request: Request) -> Prompt:
+        words = self._models.tokenizer.text_to_tokens(request.utterance.spoken_text)  # (1, num_text_tokens - 2)
+        return Prompt((START, *words[0].tolist(), STOP), request.seed, request.sampling, request.max_tokens)
+
+    def decoder_of(self, kind: Kind) -> Decoder:
+        """The last one, if it is of that kind."""
+        if self.last and self._kind == kind:
+            return self.last
+        self._kind = self.last = None  # its memory is wanted
+        weights = self._models.t3(WEIGHTS[kind.number_format])
+        capacity = kind.max_text + self._max_tokens + 2
+        row = bytes_per_row(len(weights.layers), weights.norm.shape[0], capacity, weights.dtype)
+        with float32_math(kind.number_format):
+            prefix = read_prefix(weights, self._voice_of(kind.voice), kind.exaggeration, kind.max_text)
+        self.last = Decoder(
+            weights,
+            prefix,
+            self._size(2 * row if kind.guided else row),
+            self._max_tokens,
+            number_format=kind.number_format,
+            guided=kind.guided,
+            with_top_p=kind.with_top_p,
+        )
+        self._kind = kind
+        self._tell(kind, self.last)
+        return self.last
+
+    def _size(self, bytes_each: int) -> int:
+        device = self._models.device
+        if device.type != "cuda" or self._wanted:
+            return min(self._wanted or CPU_SIZE, self._most)
+        return min(fitting(int(CACHE_SHARE * free_memory(device)), bytes_each), self._most)
+
+    def _tell(self, kind: Kind, decoder: Decoder) -> None:
+        """What is really in use, once for each number format."""
+        name = f"t3 {kind.number_format}"
+        if self.in_use.get(name) != (found := decoder.in_use()):
+            self.in_use[name] = found
+            log.info("in use: %s", "; ".join(f"{what} {how}" for what, how in self._models.in_use().items()))
+            log.info("in use: %s %s", name, found)
+
+
+def fitting(memory: int, bytes_each: int) -> int:
+    """The largest power of two, from 1 to LARGEST_SIZE, of which so much memory holds so many."""
+    size = LARGEST_SIZE
+    while size > 1 and size * bytes_each > memory:
+        size //= 2
+    return size
+
+
+def kind_of(request: Request, prompt: Prompt) -> Kind:
+    sampling = request.sampling
+    max_text = next((length for length in TEXT_LENGTHS if len(prompt.text) <= length), None)
+    if max_text is None:  # on a GPU, looking up a position that is not there kills the context
+        raise ValueError(f"{len(prompt.text)} text tokens are more than the model's {TEXT_LENGTHS[-1]}")
+    return Kind(
+        number_format=request.precision.t3,
+        voice=request.precision.voice_encoder,
+        exaggeration=sampling.exaggeration,
+        guided=sampling.cfg_weight > 0,
+        with_top_p=sampling.top_p < 1,
+        max_text=max_text,
+    )
