@@ -18,9 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 import conf
 from pipeline.config import (
     AuditConfig,
+    BenchmarkConfig,
     ChatterboxConfig,
     EspeakConfig,
-    GenerateConfig,
     ModelConfig,
     VoicesConfig,
     options,
@@ -126,7 +126,8 @@ def _told(error: Exception) -> str:
 
 
 def _no_such_option(name: str) -> str:
-    known = [option for schema in (GenerateConfig, VoicesConfig, AuditConfig) for option, _ in all_options(schema)]
+    jobs = (BenchmarkConfig, VoicesConfig, AuditConfig)  # the first has all of GenerateConfig's
+    known = [option for schema in jobs for option, _ in all_options(schema)]
     near = difflib.get_close_matches(name, known, n=1)
     if near == [name]:
         return f"the option {name} belongs to another engine or job than the one chosen"

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import Field, replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_module
 from jobs.options import CONF, all_options, choices, default, meaning, register, to_dataclass
 from pipeline.config import (
     AuditConfig,
+    BenchmarkConfig,
     ChatterboxConfig,
     GenerateConfig,
     Precision,
@@ -21,7 +22,7 @@ from pipeline.store.manifest import COLUMNS
 README = Path(__file__).parents[1] / "README.md"
 
 
-@pytest.mark.parametrize("schema", [GenerateConfig, VoicesConfig, AuditConfig])
+@pytest.mark.parametrize("schema", [GenerateConfig, VoicesConfig, AuditConfig, BenchmarkConfig])
 def test_every_option_has_a_meaning_and_every_number_a_range(schema):
     for name, field in all_options(schema):
         assert field.metadata["meaning"], name
@@ -35,11 +36,24 @@ def table(name: str) -> list[str]:
     return text.splitlines()[2:]
 
 
-@pytest.mark.parametrize("name, schema", [("options", GenerateConfig), ("audit options", AuditConfig)])
-def test_the_readme_lists_every_option_as_it_is(name, schema):
+def own(schema: type) -> list[tuple[str, Field]]:
+    """Its options without those of jobs.generate."""
+    inherited = {name: field.default for name, field in all_options(GenerateConfig)}
+    return [(name, field) for name, field in all_options(schema) if inherited.get(name, field) != field.default]
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("options", all_options(GenerateConfig)),
+        ("audit options", all_options(AuditConfig)),
+        ("benchmark options", own(BenchmarkConfig)),
+    ],
+)
+def test_the_readme_lists_every_option_as_it_is(name, options):
     assert table(name) == [
         f"| `{name}` | {default(field) or '(required)'} | {meaning(field).replace('|', ', ')} |"
-        for name, field in all_options(schema)
+        for name, field in options
     ]
 
 

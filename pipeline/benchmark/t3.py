@@ -105,10 +105,11 @@ def compare(engine: ChatterboxEngine, options: ChatterboxConfig, requests: Seque
     decoders = [_filled(engine, replace(options, batch_size=str(COMPARED)), asked) for asked in (exactly, requests)]
     agreed, divergence = 0.0, 0.0
     for _ in range(STEPS + 1):  # the first puts BOS behind BOS
-        exact, ours = (decoder.logits()[: len(requests)].log_softmax(-1) for decoder in decoders)
+        logits = [decoder.logits() for decoder in decoders]
+        exact, ours = (one[: len(requests)].log_softmax(-1) for one in logits)  # the other slots are free
         agreed += (exact.argmax(-1) == ours.argmax(-1)).double().mean().item() / (STEPS + 1)
         divergence += (exact.exp() * (exact - ours)).sum(-1).double().mean().item() / (STEPS + 1)
-        drawn = decoders[0].draw(exact)
+        drawn = decoders[0].draw(logits[0])
         for decoder in decoders:
             decoder.advance(*drawn)
     return agreed, divergence

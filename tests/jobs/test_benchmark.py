@@ -1,0 +1,61 @@
+"""The benchmark on the tiny stand-in: rows that are what they say, kept in a file; no test asserts a time."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.benchmark import t3
+
+COLUMNS = {"stage", "name", "value", "unit", "stock", "ratio", "bound_share", "hardware", "torch", "date", "settings"}
+ROWS = Path("outputs/benchmark/benchmark.json")
+
+
+@pytest.fixture
+def benchmark(job, story, cache, monkeypatch):
+    monkeypatch.setattr(t3, "bandwidth", lambda device: 1e10)
+    options = ("stage=t3", "engine.checkpoint=stand-in-tiny", f"engine.cache={cache}", "engine.max_tokens=25")
+    return lambda *more: job("benchmark", f"book={story}", *options, *more)
+
+
+def test_t3_is_measured_beside_stock_and_kept_in_a_file(benchmark):
+    ended = benchmark("utterances=3", "stock_utterances=1")
+    assert ended.code == 0 and "batch 8: tokens" in ended.out and "batch 1: tokens" in ended.out
+    rows = {row["name"]: row for row in json.loads(ROWS.read_text())}
+    assert all(row.keys() == COLUMNS and row["stage"] == "t3" for row in rows.values())
+    for size, count in ((8, 3), (1, 3)):
+        row = rows[f"batch {size}: tokens"]
+        assert row["ratio"] == pytest.approx(row["value"] / row["stock"]) and 0 < row["bound_share"]
+        assert row["settings"]["batch_size"] == size and row["settings"]["utterances"] == count
+        assert row["settings"]["tokens"] <= 25 * count
+    assert rows["batch 8: keys and values a position"]["value"] == 2 * 2 * 1024 * 4  # tiny: two layers, FP32
+    again = benchmark("utterances=1")
+    assert again.code == 0 and len(json.loads(ROWS.read_text())) == len(rows)  # a stage's rows are replaced
+
+
+def test_rows_of_other_stages_stay_and_what_is_no_benchmark_does_not(benchmark):
+    ROWS.parent.mkdir(parents=True)
+    ROWS.write_text(json.dumps([dict.fromkeys(COLUMNS, 0) | {"stage": "other"}, {"stage": "t3"}]))
+    benchmark("utterances=1")
+    stages = [row["stage"] for row in json.loads(ROWS.read_text())]
+    assert stages.count("other") == 1 and all(stage == "t3" for stage in stages[1:])
+    ROWS.write_text("{")
+    assert "was no benchmark" in benchmark("utterances=1").out
+
+
+@pytest.mark.parametrize(
+    "wrong, told",
+    [("engine=espeak", "engine=espeak has no stages"), ("stage=t4", "stage=t4"), ("utterances=0", "utterances=0")],
+)
+def test_wrong_options_are_told_in_one_line(job, story, wrong, told):
+    ended = job("benchmark", f"book={story}", wrong)
+    assert ended.code == 2 and told in ended.err and ended.err.count("\n") == 1 and not ROWS.parent.exists()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9, 20])
+def test_a_sample_is_spread_from_long_to_short(count):
+    numbers = list(range(9))
+    chosen = t3.spread(numbers, count)
+    assert len(chosen) == min(count, 9) and chosen == sorted(set(chosen))
+    assert torch.tensor(chosen).float().mean() == pytest.approx(4, abs=0.6)
