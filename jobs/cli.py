@@ -87,8 +87,10 @@ def main(name: str, schema: type, job: Callable[[Any, Stop], int]) -> None:
             raise JobFailed(f"exit code {code}")
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what is wrong instead of printing it its own way
-    # Threads that spin while they wait make a job four times slower beside any other busy process (2 cores, espeak).
+    # Threads that spin while they wait make a job four times slower beside any other busy process (2 cores, espeak);
+    # threads that go to sleep at once make T3 nearly twice as slow (2 cores): they spin for some 50 us.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     stop.listen()
     logging.raiseExceptions = False  # a log line that cannot be written is no reason for a traceback
     try:
