@@ -12,6 +12,7 @@ import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the jobs do, before torch is there
 
+UNMARKED = "watermark.enabled=false"  # spares a process seconds of loading
 STORY = """\
 CHAPTER I.
 The Door

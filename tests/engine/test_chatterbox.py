@@ -212,6 +212,7 @@ def test_what_is_in_use_is_told_in_a_line_and_kept(make_engine, ask, caplog):
     assert told["t3 bf16"] in caplog.text and told["device"] == "cpu"
 
 
+@pytest.mark.long
 def test_the_stand_in_sounds_like_something(engine, ask):
     """Audible, unclipped, without pauses or loops, of speech tokens alone: what the checks ask of real speech."""
     (speech,) = speak(engine, ask(tokens=250))

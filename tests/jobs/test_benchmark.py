@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipeline.benchmark import t3
+from pipeline.benchmark.table import Rows, save
 
 COLUMNS = {"stage", "name", "value", "unit", "stock", "ratio", "bound_share", "hardware", "torch", "date", "settings"}
 ROWS = Path("outputs/benchmark/benchmark.json")
@@ -34,14 +35,16 @@ def test_t3_is_measured_beside_stock_and_kept_in_a_file(benchmark):
     assert again.code == 0 and len(json.loads(ROWS.read_text())) == len(rows)  # a stage's rows are replaced
 
 
-def test_rows_of_other_stages_stay_and_what_is_no_benchmark_does_not(benchmark):
-    ROWS.parent.mkdir(parents=True)
-    ROWS.write_text(json.dumps([dict.fromkeys(COLUMNS, 0) | {"stage": "other"}, {"stage": "t3"}]))
-    benchmark("utterances=1")
-    stages = [row["stage"] for row in json.loads(ROWS.read_text())]
-    assert stages.count("other") == 1 and all(stage == "t3" for stage in stages[1:])
-    ROWS.write_text("{")
-    assert "was no benchmark" in benchmark("utterances=1").out
+def test_rows_of_other_stages_stay_and_what_is_no_benchmark_does_not(tmp_path, caplog):
+    kept, rows = tmp_path / "benchmark.json", Rows("t3", "2 CPU cores", {})
+    rows.add("tokens", 7.0, "1/s", stock=2.0)
+    kept.write_text(json.dumps([dict.fromkeys(COLUMNS, 0) | {"stage": "other"}, {"stage": "t3"}]))
+    assert save(tmp_path, rows.made) == kept
+    other, row = json.loads(kept.read_text())
+    assert other["stage"] == "other" and row["stage"] == "t3" and row["ratio"] == 3.5 and row.keys() == COLUMNS
+    kept.write_text("{")
+    save(tmp_path, rows.made)
+    assert "was no benchmark" in caplog.text and json.loads(kept.read_text()) == [row]
 
 
 @pytest.mark.parametrize(

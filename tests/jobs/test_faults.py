@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import STORY, rows_of
+from ..conftest import STORY, UNMARKED, rows_of
 
 MOMENTS = Path(__file__).with_name("moments.py")
 STAGES = {  # a moment's stage is the first whose pattern its name has
@@ -23,7 +23,7 @@ STAGES = {  # a moment's stage is the first whose pattern its name has
     "rendering": r"verdict|runs/",
     "reading": "",
 }
-ESPEAK = ("engine=espeak", "check.max_pause_s=0.30", "max_failures=9")  # some of the story's utterances fail
+ESPEAK = ("engine=espeak", "check.max_pause_s=0.30", "max_failures=9", UNMARKED)  # some of the story's utterances fail
 TINY = ("engine.checkpoint=stand-in-tiny", "device=cpu")
 OUT = Path("outputs/story")
 

@@ -76,7 +76,9 @@ def test_pauses_follow_the_boundaries(draft):
 
 def test_a_request_that_the_engine_never_answers_is_a_failure(draft, monkeypatch):
     answered = EspeakEngine.synthesize
-    monkeypatch.setattr(EspeakEngine, "synthesize", lambda engine, requests: answered(engine, requests[1:]))
+    monkeypatch.setattr(
+        EspeakEngine, "synthesize", lambda engine, requests, *rest: answered(engine, requests[1:], *rest)
+    )
     ended = draft()
     assert ended.code == 1 and "1 utterance(s) failed" in ended.err
     (row,) = rows_of(OUT / "failed.parquet")

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.store.journal import read_rows
 
-from ..conftest import rows_of
+from ..conftest import UNMARKED, rows_of
 
 OUT = Path("outputs/story")
 TEXT = "".join(f"This is sentence number {n}, and it is followed by another one.\n\n" for n in range(8))
@@ -40,7 +40,7 @@ def generate(tmp_path, monkeypatch):
 
     def run(text: str) -> subprocess.CompletedProcess[str]:
         Path("story.txt").write_text(text)
-        command = [sys.executable, "-c", LOSING, "book=story.txt", "engine=espeak", "wandb.mode=disabled"]
+        command = [sys.executable, "-c", LOSING, "book=story.txt", "engine=espeak", UNMARKED, "wandb.mode=disabled"]
         return subprocess.run(command, env=environment, capture_output=True, text=True)
 
     return run

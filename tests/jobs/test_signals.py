@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import rows_of
+from ..conftest import UNMARKED, rows_of
 from .test_generate import OUT, rendered_anew, written
 
 LONG = "".join(f"This is sentence number {n}, and it is followed by another one.\n\n" for n in range(30))
@@ -40,7 +40,7 @@ def start(tmp_path, monkeypatch):
 
     def start(*more: str, code: str = "") -> subprocess.Popen[str]:
         program = ["-c", code] if code else ["-m", "jobs.generate"]
-        options = ["book=story.txt", "engine=espeak", "wandb.mode=disabled", *more]
+        options = ["book=story.txt", "engine=espeak", UNMARKED, "wandb.mode=disabled", *more]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
         process = subprocess.Popen(
             [sys.executable, *program, *options],
@@ -79,7 +79,7 @@ def test_a_signal_ends_the_job_with_its_code_and_the_same_command_goes_on(start,
     assert 3 <= len(done) < 30 and len(done) == len(written())
     assert json.loads(next(OUT.glob("runs/*.json")).read_text())["state"] == "stopped"
     before = written()
-    assert draft().code == 0
+    assert draft(UNMARKED).code == 0
     assert len(rows_of(OUT / "metadata.parquet")) == 30 and not rendered_anew(before) & set(before)
 
 

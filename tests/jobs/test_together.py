@@ -3,7 +3,7 @@
 import signal
 from pathlib import Path
 
-from ..conftest import STORY, rows_of
+from ..conftest import STORY, UNMARKED, rows_of
 from .test_generate import OUT, rendered_anew, wav_bytes, written
 from .test_signals import STUCK, start, wait_for  # noqa: F401  (a fixture)
 
@@ -18,7 +18,7 @@ def test_shards_that_end_at_once_leave_the_same_manifest_as_one_process(start, d
     story.write_text(STORY)
     shards = [start(f"shard={shard}", "num_shards=3", *SOME_FAIL) for shard in range(3)]
     assert [shard.wait() for shard in shards] == [0, 0, 0]
-    assert draft("out=whole", *SOME_FAIL).code == 0
+    assert draft("out=whole", UNMARKED, *SOME_FAIL).code == 0
     for table in ("metadata.parquet", "failed.parquet"):
         assert without_clock(OUT / table) == without_clock(Path("whole") / table)
     assert wav_bytes() == wav_bytes(Path("whole"))
@@ -30,11 +30,11 @@ def test_a_second_process_on_one_shard_is_one_line_and_exit_2_until_the_first_is
     story.write_text(STORY)
     first = start(code=STUCK)
     wait_for(first, lambda: list(OUT.glob("runs/*.json")))
-    second = draft()
+    second = draft(UNMARKED)
     assert second.code == 2 and second.err.count("\n") == 1 and "in use: another process is rendering" in second.err
     first.send_signal(signal.SIGKILL)
     first.wait()
-    assert draft().code == 0
+    assert draft(UNMARKED).code == 0
 
 
 def test_the_number_of_shards_is_free_to_change_between_runs(draft):
