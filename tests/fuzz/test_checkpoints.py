@@ -253,10 +253,11 @@ def test_a_broken_voice_is_taken_or_refused_in_one_line_and_no_code_in_it_is_run
 @pytest.mark.long
 def test_every_broken_voice_that_is_taken_can_be_spoken_with(folder, tiny, tmp_path):
     from pipeline.book import Utterance
-    from pipeline.config import FP32, Sampling
+    from pipeline.config import FP32, ChatterboxConfig, Sampling
     from pipeline.engine import Request
     from pipeline.engine.chatterbox.model import Models
     from pipeline.engine.chatterbox.speak import speak
+    from pipeline.engine.chatterbox.tokens import Decoders
 
     models, text = Models(tiny, torch.device("cpu")), "Nobody came."
     utterance = Utterance("a", "a", 0, "", 0, 0, 0, len(text), text, text, 0.0)
@@ -267,7 +268,10 @@ def test_every_broken_voice_that_is_taken_can_be_spoken_with(folder, tiny, tmp_p
             checkpoint._check_conditionals(folder / "conds.pt")
         except UserError:
             continue
-        speech = speak(models, model.load_builtin_voice(folder), Request(utterance, 1, Sampling(), FP32, 10), 1)
+        voice, request = model.load_builtin_voice(folder), Request(utterance, 1, Sampling(), FP32, 10)
+        decoders = Decoders(models, lambda precision, voice=voice: voice, ChatterboxConfig(batch_size="1"))
+        ((_, decoded),) = decoders.decode([request], lambda: False)
+        speech = speak(models, voice, request, decoded, 1)
         assert speech.error == "" and len(speech.samples), number
         taken += 1
     assert taken
