@@ -20,13 +20,13 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-# Three processes with one thread each: on two cores, torch with two threads in each would wait for itself, and a third
-# process fills the time in which the others wait for their own.
+# Processes with one thread each: on two cores, torch with two threads in each would wait for itself. A third process
+# fills the time in which quick tests wait for jobs of their own; slow ones need up to 8 GB of memory each.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not gpu" -n 3 --dist loadscope
 
 test-long: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long and not gpu" -n 3 --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long and not gpu" -n 2 --dist loadscope
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the jobs do, before torch is there
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 UNMARKED = "watermark.enabled=false"  # spares a process seconds of loading
 STORY = """\
