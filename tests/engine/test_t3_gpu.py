@@ -1,4 +1,6 @@
-"""The decoder on a GPU: kernels, a captured graph, prompts read in groups, ended ones noticed a step later."""
+"""The decoder on a GPU, at full size: kernels, captured graphs, reading in groups, ends that are seen a step later."""
+
+import os
 
 import pytest
 import torch
@@ -13,10 +15,16 @@ WORDS = "a candle came down the stair and nobody was carrying it so he turned hi
 
 
 @pytest.fixture(scope="module")
-def make_gpu_decoder(tiny):
-    models = Models(tiny, torch.device("cuda"))
+def full(cache, make_engine):
+    """The full-size stand-in, on the GPU."""
+    engine = make_engine(checkpoint="stand-in", cache=os.environ.get("CHATTERBOX_BATCH_CACHE", str(cache)))
+    engine.prepare()
+    return Models(engine.models.folder, torch.device("cuda"))
 
-    def make(size: int, number_format: str, **options) -> Decoder:
+
+@pytest.fixture(scope="module")
+def make_gpu_decoder(full):
+    def make(size: int, number_format: str, models: Models = full, **options) -> Decoder:
         dtype = torch.bfloat16 if number_format == "bf16" else torch.float32
         weights = models.t3(dtype)
         prefix = read_prefix(weights, models.builtin_voice, 0.5, text_length=128)
@@ -43,9 +51,9 @@ def tokens_of(decoder, prompts):
 
 
 @pytest.mark.parametrize("size", [4, 20])
-def test_greedy_fp32_tokens_are_the_cpus(size, make_gpu_decoder, make_decoder, prompts):
-    asked = prompts(8, min_p=1.0)
-    ours, expected = tokens_of(make_gpu_decoder(size, "fp32"), asked), tokens_of(make_decoder(8), asked)
+def test_greedy_fp32_tokens_are_the_cpus(size, tiny, make_gpu_decoder, make_decoder, prompts):
+    asked, models = prompts(8, min_p=1.0), Models(tiny, torch.device("cuda"))
+    ours, expected = tokens_of(make_gpu_decoder(size, "fp32", models), asked), tokens_of(make_decoder(8), asked)
     assert sum(one == other for one, other in zip(ours, expected, strict=True)) >= 7  # a near tie may part one
 
 
@@ -61,8 +69,32 @@ def test_an_utterance_has_the_same_tokens_in_any_company(size, number_format, op
     assert [len(tokens) for tokens in together] == [prompt.max_tokens for prompt in asked]
 
 
+@pytest.mark.parametrize("size", [1, 2, 4, 8, 16, 32, 64, 128, 256])
+def test_logits_have_the_same_bits_in_any_company(size, make_gpu_decoder, prompts):
+    decoder, asked = make_gpu_decoder(size, "bf16"), prompts(2 * size)
+    expected = logits_after(decoder, asked[:size], steps=15)
+    others = logits_after(decoder, [*asked[size:], *asked[: -(-size // 2)]][-size:], steps=15)
+    alone = logits_after(decoder, asked[:1], steps=15)
+    assert asked[0] in others
+    for logits in (others, alone):
+        assert all(torch.equal(logits[prompt], expected[prompt]) for prompt in logits.keys() & expected.keys())
+
+
+def logits_after(decoder, prompts, steps):
+    """By prompt; the decoder is empty again."""
+    decoder.fill(prompts)
+    for _ in range(steps):
+        decoder.step()
+    logits = decoder.logits()
+    made = {prompt: logits[slot].clone() for slot, prompt in decoder.prompts.items()}
+    decoder.take(list(decoder.prompts))
+    return made
+
+
 @pytest.mark.parametrize("size", [1, 2, 4, 8, 16, 20, 32, 64, 128, 256])
 def test_the_graphs_compute_what_their_work_does_outside_of_them(size, make_gpu_decoder, prompts, monkeypatch):
-    asked, captured = prompts(size + 3), make_gpu_decoder(size, "bf16")
+    """Every batch size that `engine.batch_size` can be; steps and reading."""
+    asked = prompts(size + 3)
+    captured = tokens_of(make_gpu_decoder(size, "bf16"), asked)
     monkeypatch.setattr(Decoder, "_captured", lambda self, work: work)
-    assert tokens_of(captured, asked) == tokens_of(make_gpu_decoder(size, "bf16"), asked)
+    assert captured == tokens_of(make_gpu_decoder(size, "bf16"), asked)
