@@ -146,8 +146,6 @@ class Models:
         found = dict(device=str(self.device), torch=torch.__version__)
         if self.device.type == "cuda":
             found["gpu"] = torch.cuda.get_device_name(self.device)
-        if self.t3s:
-            found["t3"] = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in self.t3s))
         if s3gen := vars(self).get("s3gen"):
             found |= dict(flow=_dtypes(s3gen.flow), vocoder=_dtypes(s3gen.mel2wav))
         return found

@@ -131,8 +131,8 @@ class Decoders:
         name = f"t3 {kind.number_format}"
         if self.in_use.get(name) != (found := decoder.in_use()):
             self.in_use[name] = found
-            log.info("in use: %s", "; ".join(f"{what} {how}" for what, how in self._models.in_use().items()))
-            log.info("in use: %s %s", name, found)
+            told = self._models.in_use() | {name: found}
+            log.info("in use: %s", "; ".join(f"{what} {how}" for what, how in told.items()))
 
 
 def fitting(memory: int, bytes_each: int) -> int:
