@@ -32,9 +32,9 @@ def run_layers(weights: Weights, update: Tensor, residual: Tensor, attend: Calla
     ops = operations(weights.device)
     for number, layer in enumerate(weights.layers):
         x, residual = ops.add_rms_norm(update, residual, layer.attention_norm, weights.eps)
-        update = F.linear(attend(number, F.linear(x, layer.qkv)), layer.output)
+        update = plain.linear(attend(number, plain.linear(x, layer.qkv)), layer.output)
         x, residual = ops.add_rms_norm(update, residual, layer.mlp_norm, weights.eps)
-        update = F.linear(ops.silu_mul(F.linear(x, layer.gate_up)), layer.down)
+        update = plain.linear(ops.silu_mul(plain.linear(x, layer.gate_up)), layer.down)
     return ops.add_rms_norm(update, residual, weights.norm, weights.eps)[0]
 
 

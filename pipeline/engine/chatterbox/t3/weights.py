@@ -7,6 +7,7 @@ from chatterbox.models.t3 import T3
 from chatterbox.models.t3.modules.cond_enc import T3Cond, T3CondEnc
 from torch import Tensor
 
+from pipeline.engine.chatterbox.t3.plain import laid_out
 from pipeline.voice import Conditionals
 
 CONDITIONING = 34  # positions: the speaker, 32 of the perceiver, the emotion
@@ -14,6 +15,8 @@ CONDITIONING = 34  # positions: the speaker, 32 of the perceiver, the emotion
 
 @dataclass(frozen=True)
 class Layer:
+    """Matrices may be laid out for `plain.linear`."""
+
     attention_norm: Tensor  # (1024,)
     qkv: Tensor  # (3 * 1024, 1024)
     output: Tensor  # (1024, 1024)
@@ -59,9 +62,8 @@ def fuse(stock: T3, device: torch.device, dtype: torch.dtype) -> Weights:
         return tensor.to(device, dtype)
 
     def matrix(*parts: Tensor) -> Tensor:
-        """The parts, one below the other. A CPU multiplies a few FP32 rows faster with what lies there by columns."""
-        fused = put(torch.cat(parts))
-        return fused.t().contiguous().t() if (device.type, dtype) == ("cpu", torch.float32) else fused
+        """The parts, one below the other."""
+        return laid_out(put(torch.cat(parts)))
 
     def layer(block: torch.nn.Module) -> Layer:
         attention, mlp = block.self_attn, block.mlp
