@@ -14,21 +14,6 @@ from pipeline.engine.chatterbox.t3.sampler import sample
 
 __all__ = ["add_rms_norm", "decode_attention", "rotate", "sample", "silu_mul"]
 
-ROWS = 16  # that a matrix is laid out for: 8 utterances with guidance, what a CPU decodes at a time
-
-
-def laid_out(weight: Tensor) -> Tensor:
-    """An FP32 matrix as oneDNN reads it for a few rows: a fifth to a half of the time. For `linear` alone."""
-    packs = weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    return torch.ops.mkldnn._reorder_linear_weight(weight, ROWS) if packs else weight
-
-
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """(N, in) times (out, in), laid out or not, to (N, out)"""
-    if not weight.is_mkldnn:
-        return F.linear(x, weight)
-    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
-
 
 def add_rms_norm(update: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The sum, normalised, and the sum. (N, 1024) each"""

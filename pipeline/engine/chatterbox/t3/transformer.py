@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.engine.chatterbox.t3 import plain
-from pipeline.engine.chatterbox.t3.weights import CONDITIONING, Weights, conditioning
+from pipeline.engine.chatterbox.t3.weights import CONDITIONING, Weights, conditioning, linear
 from pipeline.voice import Conditionals
 
 
@@ -32,9 +32,9 @@ def run_layers(weights: Weights, update: Tensor, residual: Tensor, attend: Calla
     ops = operations(weights.device)
     for number, layer in enumerate(weights.layers):
         x, residual = ops.add_rms_norm(update, residual, layer.attention_norm, weights.eps)
-        update = plain.linear(attend(number, plain.linear(x, layer.qkv)), layer.output)
+        update = linear(attend(number, linear(x, layer.qkv)), layer.output)
         x, residual = ops.add_rms_norm(update, residual, layer.mlp_norm, weights.eps)
-        update = plain.linear(ops.silu_mul(plain.linear(x, layer.gate_up)), layer.down)
+        update = linear(ops.silu_mul(linear(x, layer.gate_up)), layer.down)
     return ops.add_rms_norm(update, residual, weights.norm, weights.eps)[0]
 
 
