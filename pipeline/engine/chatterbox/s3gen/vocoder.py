@@ -1,0 +1,206 @@
+"""Mel frames to samples, many utterances of any lengths at a time: HiFT, as stock computes it for one.
+
+F0 from the mel, a source of sines and noise from F0, and speech from both. Stock's network has no masks and looks
+ahead, so what stands behind a row's end is put to 0 before every convolution, as if the row ended there. All of a
+group's work asks nothing of the host. Knows nothing of tokens, voices or files.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from chatterbox.models.s3gen.hifigan import HiFTGenerator
+from torch import Tensor
+
+from pipeline.engine.chatterbox.precision import float32_math
+from pipeline.engine.chatterbox.s3gen import vocoder_plain
+from pipeline.engine.chatterbox.s3gen.noise import PHASES, SOURCE, normal, uniform
+from pipeline.engine.chatterbox.s3gen.vocoder_plain import within
+from pipeline.engine.chatterbox.s3gen.vocoder_weights import Block, Stage, Weights, fold
+from pipeline.engine.chatterbox.t3.sampler import WORD
+
+# Mel frames of a group with its padding, which bounds its memory: the last stage has some ten tensors of 31 kB a frame,
+# beside what libraries need. A CPU gains nothing from company.
+GROUP = dict(cuda=8192)
+BUCKET = dict(cuda=32)  # a group is as long as a multiple of so many frames: libraries prepare for each shape anew
+
+
+class Vocoder:
+    """Stock's HiFT with weights of its own, on one device."""
+
+    def __init__(self, stock: HiFTGenerator, device: torch.device) -> None:
+        self.weights = fold(stock, device)
+
+    @torch.inference_mode()
+    def __call__(self, mels: Sequence[Tensor], seeds: Sequence[int], number_format: str) -> list[Tensor]:
+        """Mels (80, frames) float32 of at least a frame, on the device, to samples (480 * frames,) float32, there too.
+
+        `number_format` is that of the convolutions to speech, "fp32" or "tf32"; all else is FP32. A seed decides an
+        utterance's noise; 0 <= seed < 2**63.
+        """
+        device = self.weights.device
+        spoken: list[Tensor | None] = [None] * len(mels)
+        for rows, length in groups(
+            [mel.shape[1] for mel in mels], GROUP.get(device.type, 1), BUCKET.get(device.type, 1)
+        ):
+            padded = mels[rows[0]].new_zeros(len(rows), mels[rows[0]].shape[0], length)  # (B, 80, T)
+            for row, mel in zip(padded, (mels[row] for row in rows), strict=True):
+                row[:, : mel.shape[1]] = mel
+            numbers = [(mels[row].shape[1], seeds[row]) for row in rows]
+            lengths, group_seeds = torch.tensor(numbers).to(device, non_blocking=True).T.contiguous()  # (B,) int64 each
+            samples = vocode(self.weights, padded, lengths, group_seeds, number_format)  # (B, 480 T)
+            for row, speech, (frames, _) in zip(rows, samples, numbers, strict=True):
+                spoken[row] = speech[: frames * self.weights.frame]
+        return spoken
+
+
+def groups(lengths: Sequence[int], limit: int, bucket: int) -> Iterator[tuple[list[int], int]]:
+    """Rows of similar lengths and the length to pad them to, the longest first.
+
+    With its padding a group is no larger than `limit`, unless it is one row.
+    """
+    rows = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    while rows:
+        length = -(-lengths[rows[0]] // bucket) * bucket
+        count = max(limit // length, 1)
+        yield rows[:count], length
+        rows = rows[count:]
+
+
+def vocode(weights: Weights, mels: Tensor, lengths: Tensor, seeds: Tensor, number_format: str) -> Tensor:
+    """A group's speech; 0 behind a row's end. mels (B, 80, T); lengths (B,) frames; seeds (B,); (B, 480 T)
+
+    A row's bits depend on B, T and the row alone. Nothing waits for the host: it can be captured as a CUDA graph.
+    """
+    with repeatable():
+        excitation = source(weights, f0(weights, mels, lengths), seeds)
+        return decode(weights, mels, excitation, lengths, number_format)
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Without cuDNN's transposed convolutions that add up in the order in which they come to it."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic
+    try:
+        cudnn.deterministic = True
+        yield
+    finally:
+        cudnn.deterministic = before
+
+
+def f0(weights: Weights, mels: Tensor, lengths: Tensor) -> Tensor:
+    """The pitch of each frame in Hz; 0 behind a row's end. mels (B, 80, T); lengths (B,) frames; (B, T)
+
+    Never in TF32: what is rounded here is heard as another pitch.
+    """
+    *hidden, last = weights.f0
+    x = within(mels, lengths)
+    with float32_math("fp32"):
+        for convolution in hidden:
+            x = within(F.elu(convolution(x)), lengths)  # (B, 512, T)
+        return within(last(x).abs(), lengths)[:, 0]
+
+
+def source(weights: Weights, f0: Tensor, seeds: Tensor) -> Tensor:
+    """Nine harmonics of F0 where there is voice, and noise. f0 (B, T) Hz; seeds (B,); (B, 480 T)
+
+    A harmonic's phase is the sum of all steps before it. Stock's FP32 loses 0.02 rad of that in 40 s; integers, of
+    which 2^32 are a period, lose nothing, in whatever order a device adds them up. Stock gives each harmonic noise of
+    its own and adds all up by weight, which is normal noise once more, as strong as the weights are long.
+    """
+    w, (batch, frames) = weights, f0.shape
+    number = torch.arange(1, len(w.harmonics) + 1, device=f0.device)[:, None]
+    step = (f0[:, None] * number / w.sample_rate * 2.0**32).round().long()  # (B, 9, T)
+    advance = step * w.frame
+    start = (advance.cumsum(2) - advance) & WORD
+    offsets = F.pad(math.pi * (2 * uniform(seeds, PHASES, len(w.harmonics) - 1) - 1), (1, 0))  # none of F0 itself
+    sines = operations(f0.device).harmonics(start, step & WORD, offsets, w.harmonics, w.frame)  # (B, 480 T)
+    noise = normal(seeds, SOURCE, frames * w.frame) * w.harmonics.norm()
+
+    voiced = (f0 > w.voiced_hz)[..., None]  # (B, T, 1)
+    noise_amp = torch.where(voiced, w.noise_std, w.sine_amp / 3)
+    by_frame = (batch, frames, w.frame)
+    excitation = w.sine_amp * voiced * sines.view(by_frame) + noise_amp * noise.view(by_frame)
+    return (excitation + w.harmonics_bias).tanh().flatten(1)
+
+
+def decode(weights: Weights, mels: Tensor, source: Tensor, lengths: Tensor, number_format: str) -> Tensor:
+    """Speech; 0 behind a row's end. mels (B, 80, T); source (B, 480 T); lengths (B,) frames; (B, 480 T)"""
+    w = weights
+    spectrum = analyse(w, source, lengths)  # (B, 18, 120 T + 1)
+    with float32_math(number_format):
+        x = within(F.leaky_relu(w.pre(within(mels, lengths)), w.slope), lengths)  # (B, 512, T)
+        live = lengths
+        for stage in w.stages[:-1]:
+            live = live * stage.up.stride
+            x = _run(stage, stage.up(x), spectrum, live)  # (B, 256, 8 T), (B, 128, 40 T)
+        last = w.stages[-1]
+        x = F.pad(last.up(x), (1, 0), mode="reflect")  # as there is one spectrum more: the first is centred on 0
+        x = _run(last, x, spectrum, live * last.up.stride + 1)  # (B, 64, 120 T + 1)
+        x = w.post(x)  # (B, 18, 120 T + 1)
+    return synthesise(w, x, lengths)
+
+
+def _run(stage: Stage, x: Tensor, spectrum: Tensor, live: Tensor) -> Tensor:
+    """A stage behind its upsampling. x (B, C, T'); live (B,), how many of T' count; (B, C, T')"""
+    update, residual = _run_block(stage.source_block, stage.source_down(spectrum), live)
+    x = x + update + residual
+    updates, residuals = zip(*(_run_block(block, x, live) for block in stage.blocks), strict=True)
+    return operations(x.device).leaky_mean(updates, residuals, stage.slope, live)
+
+
+def _run_block(block: Block, x: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
+    """Two terms whose sum is the block's output, of which what is behind a row's end means nothing. (B, C, T') each"""
+    ops, update = operations(x.device), None
+    for layer in block:
+        if update is None:
+            activated = ops.snake(x, layer.before, live)
+        else:
+            activated, x = ops.add_snake(update, x, layer.before, live)
+        update = layer.narrow(ops.snake(layer.wide(activated), layer.between, live))
+    return update, x
+
+
+def analyse(weights: Weights, source: Tensor, lengths: Tensor) -> Tensor:
+    """Spectra of the source, one every 4 samples, the first and the last of a row centred on its edges.
+
+    There the row is mirrored. source (B, 480 T); lengths (B,) frames; (B, 18, 120 T + 1), 0 behind a row's end
+    """
+    w, (_, length) = weights, source.shape
+    half, samples = w.analysis.shape[2] // 2, lengths[:, None] * w.frame  # (B, 1)
+    at = torch.arange(-half, length + half, device=source.device).abs()  # (480 T + 16,)
+    at = torch.where(at < samples, at, 2 * (samples - 1) - at).clamp(0, length - 1)  # (B, 480 T + 16)
+    with float32_math("fp32"):
+        spectra = F.conv1d(source.gather(1, at)[:, None], w.analysis, stride=w.hop)
+    return within(spectra, lengths * (w.frame // w.hop) + 1)
+
+
+def synthesise(weights: Weights, x: Tensor, lengths: Tensor) -> Tensor:
+    """Speech from spectra, laid over one another under the window, and divided by what a row's own windows add up to.
+
+    x (B, 18, 120 T + 1), log magnitudes, then what the phases are sines of; lengths (B,) frames; (B, 480 T)
+    """
+    w, live = weights, lengths * (weights.frame // weights.hop) + 1
+    log_magnitude, phase = x.chunk(2, dim=1)  # (B, 9, 120 T + 1) each
+    magnitude, phase = log_magnitude.exp().clamp(max=100.0), phase.sin()
+    spectra = within(torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1), live)
+    counted = within(torch.ones_like(spectra[:, :1]), live)
+    with float32_math("fp32"):
+        laid = F.conv_transpose1d(spectra, w.synthesis, stride=w.hop)  # (B, 1, 480 T + 16)
+        windows = F.conv_transpose1d(counted, w.window_squared, stride=w.hop)
+    half = w.synthesis.shape[2] // 2
+    speech = within((laid / windows)[..., half:-half], lengths * w.frame)
+    return speech.clamp(-w.limit, w.limit)[:, 0]
+
+
+def operations(device: torch.device) -> ModuleType:
+    """`vocoder_plain` or `vocoder_kernels`, which have the same functions."""
+    if device.type != "cuda":
+        return vocoder_plain
+    from pipeline.engine.chatterbox.s3gen import vocoder_kernels  # imports Triton
+
+    return vocoder_kernels
