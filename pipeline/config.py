@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.errors import UserError
 
 GRACE_S = 20.0  # the shortest that schedulers give between SIGTERM and SIGKILL is 30 s
-AUDIO_VERSION = 3  # raise it when the code changes samples for the same options: it enters every utterance's key
+AUDIO_VERSION = 4  # raise it when the code changes samples for the same options: it enters every utterance's key
 
 
 def option(
@@ -115,7 +115,7 @@ class Precision:
     """One number format a component; auto: the best that the device has (bf16/tf32 on CUDA, else fp32)."""
 
     t3: str = option("auto", "token decoder", choices=DTYPES)
-    flow: str = option("auto", "tokens to mel", choices=("auto", "fp32", "tf32"))
+    flow: str = option("auto", "tokens to mel", choices=DTYPES)
     vocoder: str = option("auto", "mel to samples", choices=("auto", "fp32", "tf32"))
     voice_encoder: str = option("auto", "voice conditionals", choices=("auto", "fp32", "tf32"))
 

@@ -33,7 +33,7 @@ def narrator(make_engine, clip):
 
 def test_conditionals_are_those_that_stock_prepares(narrator, clip, stock_t3):
     models = narrator.models
-    stock = ChatterboxTTS(stock_t3, models.s3gen, models.voice_encoder, models.tokenizer, "cpu")
+    stock = ChatterboxTTS(stock_t3, *models.voice_modules(), models.tokenizer, "cpu")
     stock.prepare_conditionals(clip)
     ours = narrator.conditionals_of(voice.read_clip(clip), "fp32")
     for name, tensor in {**vars(stock.conds.t3), **stock.conds.gen}.items():

@@ -5,13 +5,11 @@ import math
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
 import torch
 import torch.nn.functional as F
-from chatterbox.models.s3gen import hifigan
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,6 +18,8 @@ from pipeline.engine.chatterbox.precision import switches
 from pipeline.engine.chatterbox.s3gen import vocoder as module
 from pipeline.engine.chatterbox.s3gen.noise import PHASES, SOURCE, normal, uniform
 from pipeline.engine.chatterbox.s3gen.vocoder import Vocoder, decode, f0, groups, source, vocode
+
+from .noise import stocks_noise
 
 CPU = torch.device("cpu")
 LENGTHS = [9, 1, 22, 5, 2, 13, 16, 7, 22]  # frames
@@ -46,24 +46,8 @@ class Case:
     expected: list[Spoken]
 
 
-@contextmanager
-def stocks_noise(weights, seed, samples):
-    """Stock draws the phases and the noise that `seed` has here.
-
-    Here a sample has one normal number where stock has nine, of which only the sum by weight is heard.
-    """
-    one = torch.tensor([seed])
-    phases = F.pad(math.pi * (2 * uniform(one, PHASES, 8) - 1), (1, 0))[..., None]  # (1, 9, 1)
-    share = weights.harmonics / weights.harmonics.norm()
-    nine = share[:, None] * normal(one, SOURCE, samples)  # (9, samples)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hifigan.Uniform, "sample", lambda self, sample_shape: phases.clone())
-        patch.setattr(torch, "randn_like", lambda like: nine[None] if like.shape[1] == 9 else torch.zeros_like(like))
-        yield
-
-
 def speak_stock(stock, weights, mel, seed):
-    with torch.inference_mode(), stocks_noise(weights, seed, 480 * mel.shape[1]):
+    with torch.inference_mode(), stocks_noise(weights, seed):
         pitch = stock.f0_predictor(mel[None])[0]
         samples, excitation = stock.inference(mel[None])
     return Spoken(pitch, excitation[0, 0], samples[0])

@@ -19,7 +19,7 @@ def full(cache, make_engine):
     """The full-size stand-in, on the GPU."""
     engine = make_engine(checkpoint="stand-in", cache=os.environ.get("CHATTERBOX_BATCH_CACHE", str(cache)))
     engine.prepare()
-    return Models(engine.models.folder, torch.device("cuda"))
+    return Models(engine.models.folder, torch.device("cuda"), 10)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def tokens_of(decoder, prompts):
 
 @pytest.mark.parametrize("size", [4, 20])
 def test_greedy_fp32_tokens_are_the_cpus(size, tiny, make_gpu_decoder, make_decoder, prompts):
-    asked, models = prompts(8, min_p=1.0), Models(tiny, torch.device("cuda"))
+    asked, models = prompts(8, min_p=1.0), Models(tiny, torch.device("cuda"), 10)
     ours, expected = tokens_of(make_gpu_decoder(size, "fp32", models), asked), tokens_of(make_decoder(8), asked)
     assert sum(one == other for one, other in zip(ours, expected, strict=True)) >= 7  # a near tie may part one
 

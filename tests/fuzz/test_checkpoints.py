@@ -256,10 +256,10 @@ def test_every_broken_voice_that_is_taken_can_be_spoken_with(folder, tiny, tmp_p
     from pipeline.config import FP32, ChatterboxConfig, Sampling
     from pipeline.engine import Request
     from pipeline.engine.chatterbox.model import Models
-    from pipeline.engine.chatterbox.speak import speak
+    from pipeline.engine.chatterbox.speak import Speaker
     from pipeline.engine.chatterbox.tokens import Decoders
 
-    models, text = Models(tiny, torch.device("cpu")), "Nobody came."
+    models, text = Models(tiny, torch.device("cpu"), 1), "Nobody came."
     utterance = Utterance("a", "a", 0, "", 0, 0, 0, len(text), text, text, 0.0)
     taken = 0
     for number in range(150):
@@ -269,9 +269,9 @@ def test_every_broken_voice_that_is_taken_can_be_spoken_with(folder, tiny, tmp_p
         except UserError:
             continue
         voice, request = model.load_builtin_voice(folder), Request(utterance, 1, Sampling(), FP32, 10)
-        decoders = Decoders(models, lambda precision, voice=voice: voice, ChatterboxConfig(batch_size="1"))
-        ((_, decoded),) = decoders.decode([request], lambda: False)
-        speech = speak(models, voice, request, decoded, 1)
+        voice_of = lambda precision, voice=voice: voice  # noqa: E731
+        decoded = Decoders(models, voice_of, ChatterboxConfig(batch_size="1")).decode([request], lambda: False)
+        (speech,) = Speaker(models, voice_of).speak(decoded, lambda: False)
         assert speech.error == "" and len(speech.samples), number
         taken += 1
     assert taken

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.engine.chatterbox.model import Models
-    from pipeline.engine.chatterbox.t3.decoder import Decoded
+    from pipeline.engine.chatterbox.speak import Item, Speaker
     from pipeline.engine.chatterbox.tokens import Decoders
 
 log = logging.getLogger(__name__)
@@ -97,31 +97,35 @@ class ChatterboxEngine:
     def _synthesize(
         self, requests: Iterable[Request], stopping: Callable[[], bool], ran_out: Callable[[Exception], bool]
     ) -> Iterator[Speech]:
-        self.models.s3gen  # noqa: B018  decoders are sized by what memory is free beside it
-        too_large = []  # beside the decoder
-        for request, decoded in self._decoders.decode(requests, stopping):
+        waiting, too_large = [], []  # decoded; of these, what does not fit beside the decoder
+        for one in self._decoders.decode(requests, stopping):
             if stopping():
                 return
-            try:
-                speech = self._speak(request, decoded)
-            except Exception as error:
-                if not ran_out(error):
-                    raise
-                too_large.append((request, decoded))
-                continue
-            yield speech
+            waiting.append(one)
+            while waiting and (count := self._speaker.ready(waiting)):
+                yield from self._speak(waiting[:count], too_large, ran_out)
+                waiting = waiting[count:]
+        if waiting and not stopping():
+            yield from self._speak(waiting, too_large, ran_out)
         if too_large:
             self._decoders.halve()
-        for request, decoded in too_large:
+        for one in too_large:
             if stopping():
                 return
-            yield self._speak(request, decoded)
+            yield from self._speaker.speak([one])
 
-    def _speak(self, request: Request, decoded: "Decoded | Exception") -> Speech:
-        from pipeline.engine.chatterbox.speak import speak
-
-        voice = self.voice(request.precision.voice_encoder)
-        return speak(self.models, voice, request, decoded, self._options.flow_steps)
+    def _speak(
+        self, items: "list[Item]", too_large: "list[Item]", ran_out: Callable[[Exception], bool]
+    ) -> Iterator[Speech]:
+        spoken = set()
+        try:
+            for speech in self._speaker.speak(items):
+                spoken.add(speech.request)
+                yield speech
+        except Exception as error:
+            if not ran_out(error):
+                raise
+            too_large += [one for one in items if one[0] not in spoken]
 
     def in_use(self) -> dict[str, str]:
         return self.models.in_use() | self._decoders.in_use
@@ -143,10 +147,10 @@ class ChatterboxEngine:
 
     @cached_property
     def models(self) -> "Models":
-        """The stock modules. Hooks on them see what the engine runs."""
+        """What is loaded of the checkpoint. Who changes it changes what the engine runs."""
         from pipeline.engine.chatterbox.model import Models
 
-        return Models(self._checkpoint.folder, self.device)
+        return Models(self._checkpoint.folder, self.device, self._options.flow_steps)
 
     @cached_property
     def _decoders(self) -> "Decoders":
@@ -154,11 +158,17 @@ class ChatterboxEngine:
 
         return Decoders(self.models, self.voice, self._options)
 
+    @cached_property
+    def _speaker(self) -> "Speaker":
+        from pipeline.engine.chatterbox.speak import Speaker
+
+        return Speaker(self.models, self.voice)
+
     def conditionals_of(self, clip: Clip, precision: str) -> Conditionals:
         """From the cache, or computed and kept there."""
         return conditionals(
             clip,
-            lambda: (self.models.s3gen, self.models.voice_encoder),
+            self.models.voice_modules,
             revision=self._checkpoint.revision,
             prompt_seconds=self._prompt_seconds,
             precision=precision,

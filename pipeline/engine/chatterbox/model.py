@@ -26,7 +26,10 @@ with warnings.catch_warnings():  # deprecations of stock's own dependencies
     from chatterbox.models.tokenizers import EnTokenizer
     from chatterbox.models.voice_encoder import VoiceEncoder
 
-    from pipeline.engine.chatterbox.t3.weights import Weights, fuse
+    from pipeline.engine.chatterbox.s3gen.flow import Flow
+    from pipeline.engine.chatterbox.s3gen.vocoder import Vocoder
+    from pipeline.engine.chatterbox.t3.weights import Weights as T3Weights
+    from pipeline.engine.chatterbox.t3.weights import fuse
 
 T3_FILE, S3GEN_FILE, VOICE_ENCODER_FILE = "t3_cfg.safetensors", "s3gen.safetensors", "ve.safetensors"
 MODULES: dict[str, type[nn.Module]] = {T3_FILE: T3, S3GEN_FILE: S3Gen, VOICE_ENCODER_FILE: VoiceEncoder}
@@ -112,26 +115,43 @@ def load_builtin_voice(folder: Path) -> Conditionals:
 
 
 class Models:
-    """A checkpoint's stock modules on one device, each loaded when it is first asked for."""
+    """A checkpoint on one device, each part loaded when it is first asked for."""
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        self.folder, self.device = folder, device
-        self.t3s: dict[torch.dtype, Weights] = {}  # by their type
+    def __init__(self, folder: Path, device: torch.device, flow_steps: int) -> None:
+        self.folder, self.device, self._flow_steps = folder, device, flow_steps
+        self.t3s: dict[torch.dtype, T3Weights] = {}
+        self.flows: dict[str, Flow] = {}  # by number format
 
-    def t3(self, dtype: torch.dtype) -> Weights:
+    def t3(self, dtype: torch.dtype) -> T3Weights:
         """Text to speech tokens: what the engine's own decoder works with."""
         if dtype not in self.t3s:
             self.t3s[dtype] = fuse(load(T3_FILE, self.folder, torch.device("cpu")), self.device, dtype)
         return self.t3s[dtype]
 
-    @cached_property
-    def s3gen(self) -> S3Gen:
-        """Speech tokens to samples; holds the speech tokenizer and the x-vector network of voices as well."""
-        return load(S3GEN_FILE, self.folder, self.device)
+    def flow(self, number_format: str) -> Flow:
+        """Speech tokens to mels."""
+        if number_format not in self.flows:
+            self.flows[number_format] = Flow(self.s3gen.flow, self.device, number_format, self._flow_steps)
+        return self.flows[number_format]
 
     @cached_property
-    def voice_encoder(self) -> VoiceEncoder:
-        return load(VOICE_ENCODER_FILE, self.folder, self.device)
+    def vocoder(self) -> Vocoder:
+        """Mels to samples."""
+        return Vocoder(self.s3gen.mel2wav, self.device)
+
+    @cached_property
+    def fade(self) -> torch.Tensor:
+        """What stock multiplies the first samples by. (960,) float32"""
+        return self.s3gen.trim_fade.to(self.device)
+
+    @cached_property
+    def s3gen(self) -> S3Gen:
+        """Stock's module on the CPU, of which flow and vocoder are made."""
+        return load(S3GEN_FILE, self.folder, torch.device("cpu"))
+
+    def voice_modules(self) -> tuple[S3Gen, VoiceEncoder]:
+        """Stock's modules on the device, of which voices are made; nobody keeps them."""
+        return load(S3GEN_FILE, self.folder, self.device), load(VOICE_ENCODER_FILE, self.folder, self.device)
 
     @cached_property
     def tokenizer(self) -> EnTokenizer:
@@ -142,14 +162,11 @@ class Models:
         return load_builtin_voice(self.folder)
 
     def in_use(self) -> dict[str, str]:
-        """What the loaded modules really are; nothing of those that nobody asked for yet."""
+        """What is loaded really is; nothing of what nobody asked for yet."""
         found = dict(device=str(self.device), torch=torch.__version__)
         if self.device.type == "cuda":
             found["gpu"] = torch.cuda.get_device_name(self.device)
-        if s3gen := vars(self).get("s3gen"):
-            found |= dict(flow=_dtypes(s3gen.flow), vocoder=_dtypes(s3gen.mel2wav))
+        found |= {f"flow {number_format}": flow.in_use() for number_format, flow in self.flows.items()}
+        if "vocoder" in vars(self):
+            found["vocoder"] = "float32 weights"
         return found
-
-
-def _dtypes(module: nn.Module) -> str:
-    return "/".join(sorted({str(parameter.dtype).removeprefix("torch.") for parameter in module.parameters()}))

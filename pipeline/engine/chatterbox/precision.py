@@ -11,7 +11,7 @@ from pipeline.config import FP32, Precision
 
 log = logging.getLogger(__name__)
 
-BEST = Precision(t3="bf16", flow="tf32", vocoder="tf32", voice_encoder="fp32")
+BEST = Precision(t3="bf16", flow="bf16", vocoder="tf32", voice_encoder="fp32")
 WEIGHTS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}  # TF32 is a way to multiply FP32
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.engine.chatterbox.capture import captured
 from pipeline.engine.chatterbox.precision import float32_math
 from pipeline.engine.chatterbox.t3.cache import Cache
 from pipeline.engine.chatterbox.t3.slots import Prompt, empty_slots, start, stop
@@ -224,16 +225,5 @@ class Decoder:
         return copy.tolist()
 
     def _captured(self, work: Callable[[], None]) -> Callable[[], None]:
-        """`work` as a CUDA graph, which starts all its kernels at once; elsewhere `work` itself."""
-        if self.weights.device.type != "cuda":
-            return work
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # kernels are compiled, and libraries choose theirs
-            work()
-            work()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            work()
-        return graph.replay
+        """`work` as a CUDA graph; elsewhere `work` itself."""
+        return captured(work) if self.weights.device.type == "cuda" else work

@@ -1,0 +1,142 @@
+"""Speech tokens to what the flow is told of each mel frame: stock's upsampling conformer for batches. Knows no flow.
+
+Padding is exact: the look-ahead finds zeros behind a row's end, as it does at the end of a row alone; everything else
+looks back only, or at positions that are masked.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from chatterbox.models.s3gen.flow import CausalMaskedDiffWithXvec
+from torch import Tensor, nn
+
+from pipeline.engine.chatterbox.s3gen.weights import Norm
+
+NORM_EPS, LAYER_EPS = 1e-5, 1e-12
+Linear = tuple[Tensor, Tensor]  # weight and bias
+
+
+@dataclass(frozen=True)
+class Layer:
+    norm: Norm
+    qkv: Linear
+    place: Tensor  # (512, 512), of relative positions
+    content_bias: Tensor  # (8, 1, 64)
+    place_bias: Tensor  # (8, 1, 64)
+    output: Linear
+    mlp_norm: Norm
+    up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True)
+class Encoder:
+    tokens: Tensor  # (6561, 512)
+    embed: tuple[Linear, Norm]
+    look_ahead: Linear  # a convolution, (512, 512, 4)
+    look_back: Linear  # (512, 512, 3)
+    layers: tuple[Layer, ...]
+    double: Linear  # (512, 512, 5)
+    embed_doubled: tuple[Linear, Norm]
+    layers_doubled: tuple[Layer, ...]
+    norm: Norm
+    project: Linear  # (80, 512)
+
+
+@torch.no_grad()
+def fuse_encoder(stock: CausalMaskedDiffWithXvec, device: torch.device, dtype: torch.dtype) -> Encoder:
+    def put(tensor: Tensor) -> Tensor:
+        return tensor.to(device, dtype).contiguous()
+
+    def pair(module: nn.Module) -> Linear:
+        return put(module.weight), put(module.bias)
+
+    def layer(module: nn.Module) -> Layer:
+        attention = module.self_attn
+        parts = (attention.linear_q, attention.linear_k, attention.linear_v)
+        return Layer(
+            norm=pair(module.norm_mha),
+            qkv=(put(torch.cat([part.weight for part in parts])), put(torch.cat([part.bias for part in parts]))),
+            place=put(attention.linear_pos.weight),
+            content_bias=put(attention.pos_bias_u[:, None]),
+            place_bias=put(attention.pos_bias_v[:, None]),
+            output=pair(attention.linear_out),
+            mlp_norm=pair(module.norm_ff),
+            up=pair(module.feed_forward.w_1),
+            down=pair(module.feed_forward.w_2),
+        )
+
+    encoder = stock.encoder
+    return Encoder(
+        tokens=put(stock.input_embedding.weight),
+        embed=(pair(encoder.embed.out[0]), pair(encoder.embed.out[1])),
+        look_ahead=pair(encoder.pre_lookahead_layer.conv1),
+        look_back=pair(encoder.pre_lookahead_layer.conv2),
+        layers=tuple(map(layer, encoder.encoders)),
+        double=pair(encoder.up_layer.conv),
+        embed_doubled=(pair(encoder.up_embed.out[0]), pair(encoder.up_embed.out[1])),
+        layers_doubled=tuple(map(layer, encoder.up_encoders)),
+        norm=pair(encoder.after_norm),
+        project=pair(stock.encoder_proj),
+    )
+
+
+def encode(weights: Encoder, tokens: Tensor, lengths: Tensor) -> Tensor:
+    """tokens (B, T) int64, of which row b has `lengths[b]`; (B, 2 * T, 80), of which it has twice as many"""
+    live = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]  # (B, T)
+    x = _embed(weights.embed, weights.tokens[tokens]) * live[..., None]
+    x = x + _look_around(weights, x)
+    x = _run(weights.layers, x, live)
+    x = x.repeat_interleave(2, dim=1).transpose(1, 2)  # (B, 512, 2 * T)
+    x = F.conv1d(F.pad(x, (4, 0)), *weights.double).transpose(1, 2)
+    x = _run(weights.layers_doubled, _embed(weights.embed_doubled, x), live.repeat_interleave(2, dim=1))
+    return F.linear(F.layer_norm(x, x.shape[-1:], *weights.norm, NORM_EPS), *weights.project)
+
+
+def _embed(weights: tuple[Linear, Norm], x: Tensor) -> Tensor:
+    linear, norm = weights
+    width = x.shape[-1]
+    return F.layer_norm(F.linear(x, *linear), (width,), *norm, NORM_EPS) * math.sqrt(width)
+
+
+def _look_around(weights: Encoder, x: Tensor) -> Tensor:
+    """Three tokens ahead, then two back. (B, T, 512)"""
+    ahead = F.leaky_relu(F.conv1d(F.pad(x.transpose(1, 2), (0, 3)), *weights.look_ahead))
+    return F.conv1d(F.pad(ahead, (2, 0)), *weights.look_back).transpose(1, 2)
+
+
+def _run(layers: tuple[Layer, ...], x: Tensor, live: Tensor) -> Tensor:
+    places = relative_places(x)
+    hidden = torch.zeros_like(live, dtype=x.dtype).masked_fill(~live, float("-inf"))[:, None, None]  # (B, 1, 1, T)
+    for layer in layers:
+        x = x + _attend(layer, F.layer_norm(x, x.shape[-1:], *layer.norm, LAYER_EPS), places, hidden)
+        inner = F.layer_norm(x, x.shape[-1:], *layer.mlp_norm, LAYER_EPS)
+        x = x + F.linear(F.silu(F.linear(inner, *layer.up)), *layer.down)
+    return x
+
+
+def relative_places(x: Tensor) -> Tensor:
+    """Sinusoids of the distances T - 1 to 1 - T, sines and cosines in turn (Transformer-XL's). (2 * T - 1, 512)"""
+    length, width = x.shape[1:]
+    distance = torch.arange(length - 1, -length, -1, device=x.device, dtype=torch.float32)
+    rate = torch.exp(torch.arange(0, width, 2, device=x.device, dtype=torch.float32) * (-math.log(10_000) / width))
+    angle = distance[:, None] * rate
+    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1).to(x.dtype)
+
+
+def _attend(layer: Layer, x: Tensor, places: Tensor, hidden: Tensor) -> Tensor:
+    """Attention to contents and to distances (Transformer-XL, section 3.3). x (B, T, 512)"""
+    batch, length, width = x.shape
+    heads, _, size = layer.content_bias.shape
+    q, k, v = F.linear(x, *layer.qkv).view(batch, length, 3, heads, size).permute(2, 0, 3, 1, 4)  # (B, heads, T, 64)
+    place = F.linear(places, layer.place).view(-1, heads, size).permute(1, 2, 0)  # (heads, 64, 2 * T - 1)
+    far = (q + layer.place_bias) @ place  # (B, heads, T, 2 * T - 1), by distance
+    # Row i of what is by key begins T - 1 - i further to the right: each row one place less than the row above.
+    near = far.as_strided(
+        (batch, heads, length, length), (*far.stride()[:2], 2 * length - 2, 1), far.storage_offset() + length - 1
+    )
+    bias = near * size**-0.5 + hidden
+    attended = F.scaled_dot_product_attention(q + layer.content_bias, k, v, attn_mask=bias)
+    return F.linear(attended.transpose(1, 2).reshape(batch, length, width), *layer.output)

@@ -1,0 +1,36 @@
+"""Stock with our noise: the same tokens then have the same waveform."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch.nn.functional as F
+from chatterbox.models.s3gen import hifigan
+from torch import Tensor
+
+from pipeline.engine.chatterbox.s3gen.noise import FLOW, PHASES, SOURCE, normal, uniform
+from pipeline.engine.chatterbox.s3gen.vocoder_weights import Weights
+
+
+@contextmanager
+def stocks_noise(weights: Weights, seed: int) -> Iterator[None]:
+    """Stock draws what `seed` has here: the flow's start, the harmonics' phases, the source's noise.
+
+    Here a sample has one normal number where stock has nine, of which only the sum by weight is heard.
+    """
+    one = torch.tensor([seed])
+    phases = F.pad(math.pi * (2 * uniform(one, PHASES, 8) - 1), (1, 0))[..., None]  # (1, 9, 1)
+    share = weights.harmonics / weights.harmonics.norm()
+
+    def drawn(like: Tensor) -> Tensor:
+        _, channels, length = like.shape
+        if channels == 80:
+            return normal(one, FLOW, 80 * length).view(1, length, 80).transpose(1, 2).contiguous()
+        return share[:, None] * normal(one, SOURCE, length)[:, None] if channels == 9 else torch.zeros_like(like)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hifigan.Uniform, "sample", lambda self, sample_shape: phases.clone())
+        patch.setattr(torch, "randn_like", drawn)
+        yield
