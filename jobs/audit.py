@@ -18,7 +18,8 @@ from pipeline.watermark import build_watermarker
 def audit(config: AuditConfig, stop: Stop) -> int:
     """Tell what is wrong; 1 if anything is, or more utterances failed than are allowed."""
     folder = RunFolder(Path(config.run))
-    detect = build_watermarker(WatermarkConfig(enabled=config.watermark != "none")).score
+    watermarker = build_watermarker(WatermarkConfig(enabled=config.watermark != "none"), "cpu")
+    detect = lambda samples, rate: watermarker.score([samples], rate)[0]  # noqa: E731
     with alone(folder):
         report = examine(folder, detect, config.watermark)
         print(describe(report))

@@ -76,7 +76,7 @@ def generate(config: GenerateConfig, stop: Stop) -> int:
 def prepare(engine: Engine, config: GenerateConfig) -> Watermarker:
     """What can be wrong with device, weights and watermarker is told now."""
     engine.prepare()
-    return build_watermarker(config.watermark)
+    return build_watermarker(config.watermark, engine.device)
 
 
 def readable_index(folder: RunFolder) -> dict[str, Entry]:

@@ -110,8 +110,9 @@ class Synthesizer:
         reason, detail = judge(speech, rate, self.config.check, self.engine.unchecked)
         if reason:
             return reason, detail
-        pcm = to_pcm16(self.watermarker.apply(speech.samples, rate))
-        score = self.watermarker.score(to_float(pcm), rate)
+        (marked,) = self.watermarker.apply([speech.samples], rate)
+        pcm = to_pcm16(marked)
+        (score,) = self.watermarker.score([to_float(pcm)], rate)
         if score is not None and score < self.config.watermark.threshold:
             return "no_watermark", f"found again with a confidence of {score:.2f} only"
         path = self.folder.wav(task.planned.utterance)

@@ -26,7 +26,7 @@ COMPARED, STEPS = 16, 200  # utterances, and tokens of each, by which number for
 
 def measure(engine: ChatterboxEngine, planned: Sequence[Planned], config: BenchmarkConfig) -> list[Row]:
     """`planned` longest first; each is decoded to the length that its text predicts, or to its end."""
-    device = engine.device
+    device = engine.models.device
     requests = [
         Request(item.utterance, item.seed, config.sampling, engine.precision, engine.max_tokens(item.predicted_s))
         for item in planned
@@ -58,7 +58,7 @@ def _measure_speed(
     copied: float,
 ) -> None:
     """Reading, refilling and the tail are in the time; loading weights and capturing graphs are apart from it."""
-    device = engine.device
+    device = engine.models.device
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -125,7 +125,8 @@ def _filled(engine: ChatterboxEngine, options: ChatterboxConfig, requests: Seque
 
 def _stock_speed(engine: ChatterboxEngine, requests: Sequence[Request]) -> float:
     """Tokens a second of stock's `T3.inference`, one utterance after the other, in FP32 as stock loads it."""
-    stock, device, voice = load_t3(engine.models.folder, engine.device), engine.device, engine.voice("fp32")
+    device, voice = engine.models.device, engine.voice("fp32")
+    stock = load_t3(engine.models.folder, device)
     prompt_of, tokens = Decoders(engine.models, engine.voice, ChatterboxConfig()).prompt_of, 0
 
     def speak(request: Request, max_tokens: int) -> int:

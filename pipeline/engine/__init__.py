@@ -66,6 +66,10 @@ class Engine(Protocol):
         """Check all that a run needs (device, files, shapes), loading no weights; `UserError` names the thing."""
 
     @property
+    def device(self) -> str:
+        """Where it runs, as torch names it: `cpu`, `cuda`, `cuda:1`. Known after `prepare`."""
+
+    @property
     def precision(self) -> Precision:
         """What a first attempt uses; no "auto" left. Known after `prepare`."""
 

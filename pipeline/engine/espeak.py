@@ -20,6 +20,7 @@ Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes
 
 class EspeakEngine:
     sample_rate = SAMPLE_RATE
+    device = "cpu"
     precision = FP32
     ladder = ()  # the same words always give the same samples: a second attempt would change nothing
     unchecked = frozenset[str]()

@@ -98,7 +98,7 @@ def test_at_full_size_greedy_tokens_and_probabilities_are_stocks(
     """Takes 3 GB of disk and 8 GB of memory."""
     full = make_engine(checkpoint="stand-in", cache=os.environ.get("CHATTERBOX_BATCH_CACHE", str(cache)))
     full.prepare()
-    stock, voice = load_t3(full.models.folder, full.device), full.models.builtin_voice
+    stock, voice = load_t3(full.models.folder, full.models.device), full.models.builtin_voice
     prompts = [make_prompt(text, tokens=60, min_p=min_p) for text, min_p in zip(TEXTS, (1.0, 0.05, 0.0), strict=True)]
     expected = {prompt: run_stock(prompt, stock, voice) for prompt in prompts}
     for step, probs in beside(make_decoder(3, models=full.models), expected):

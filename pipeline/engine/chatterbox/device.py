@@ -1,8 +1,11 @@
 """Which device to run on, and what has become of it. Knows no model."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
-from pipeline.errors import UserError
+from pipeline.errors import DeviceLost, UserError, WorkError
 
 NO_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")  # the driver, cuBLAS and cuDNN, the CPU
 
@@ -41,3 +44,17 @@ def is_lost(device: torch.device) -> bool:
     except RuntimeError:
         return True
     return False
+
+
+@contextmanager
+def telling(device: torch.device) -> Iterator[None]:
+    """What the device refuses ends the job, in one line: `DeviceLost` where a new process could go on."""
+    try:
+        yield
+    except Exception as error:
+        told = str(error).strip().split("\n")[0]
+        if is_lost(device):
+            raise DeviceLost(f"device={device} answers no more ({told})") from error
+        if ran_out(error):
+            raise WorkError(f"device={device} has too little memory ({told}); use device=cpu") from error
+        raise

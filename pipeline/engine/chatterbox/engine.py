@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pipeline.config import FP32, ChatterboxConfig, Precision, Sampling, VoiceConfig
 from pipeline.engine import Identity, Request, Rung, Speech
 from pipeline.engine.chatterbox import checkpoint
-from pipeline.errors import DeviceLost, UserError, WorkError
+from pipeline.errors import UserError
 from pipeline.voice import Clip, Conditionals, conditionals, read_clip
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ class ChatterboxEngine:
     def prepare(self) -> None:
         from pipeline.engine.chatterbox import precision, stand_in
 
-        self.precision = precision.resolve(self._wanted, self.device)
-        if self.device.type == "cpu" and (size := self._options.batch_size) in ("2", "4"):
+        self.precision = precision.resolve(self._wanted, self._device)
+        if self._device.type == "cpu" and (size := self._options.batch_size) in ("2", "4"):
             raise UserError(
                 f"engine.batch_size={size}: a CPU's bits then depend on an utterance's company; use 1, or 8 and more"
             )
@@ -82,17 +82,10 @@ class ChatterboxEngine:
         return min(max(math.ceil(TOKENS_PER_SECOND * predicted_s), FEWEST_TOKENS), self._options.max_tokens)
 
     def synthesize(self, requests: Iterable[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
-        from pipeline.engine.chatterbox.device import is_lost, ran_out
+        from pipeline.engine.chatterbox.device import ran_out, telling
 
-        try:
+        with telling(self._device):
             yield from self._synthesize(requests, stopping, ran_out)
-        except Exception as error:
-            told = str(error).strip().split("\n")[0]
-            if is_lost(self.device):
-                raise DeviceLost(f"device={self.device} answers no more ({told})") from error
-            if ran_out(error):
-                raise WorkError(f"device={self.device} has too little memory ({told}); use device=cpu") from error
-            raise
 
     def _synthesize(
         self, requests: Iterable[Request], stopping: Callable[[], bool], ran_out: Callable[[Exception], bool]
@@ -131,16 +124,20 @@ class ChatterboxEngine:
         return self.models.in_use() | self._decoders.in_use
 
     def gpu_memory_gib(self) -> float:
-        if "torch" not in sys.modules or self.device.type != "cuda":
+        if "torch" not in sys.modules or self._device.type != "cuda":
             return 0.0
         import torch
 
-        peak = torch.cuda.max_memory_allocated(self.device) / 2**30
-        torch.cuda.reset_peak_memory_stats(self.device)
+        peak = torch.cuda.max_memory_allocated(self._device) / 2**30
+        torch.cuda.reset_peak_memory_stats(self._device)
         return peak
 
+    @property
+    def device(self) -> str:
+        return str(self._device)
+
     @cached_property
-    def device(self) -> "torch.device":
+    def _device(self) -> "torch.device":
         from pipeline.engine.chatterbox.device import find_device
 
         return find_device(self._device_name)
@@ -150,7 +147,7 @@ class ChatterboxEngine:
         """What is loaded of the checkpoint. Who changes it changes what the engine runs."""
         from pipeline.engine.chatterbox.model import Models
 
-        return Models(self._checkpoint.folder, self.device, self._options.flow_steps)
+        return Models(self._checkpoint.folder, self._device, self._options.flow_steps)
 
     @cached_property
     def _decoders(self) -> "Decoders":
@@ -179,7 +176,7 @@ class ChatterboxEngine:
         """The run's voice on the device."""
         if precision not in self._voices:
             found = self.conditionals_of(self._clip, precision) if self._clip else self.models.builtin_voice
-            self._voices[precision] = found.to(self.device)
+            self._voices[precision] = found.to(self._device)
         return self._voices[precision]
 
 
