@@ -7,6 +7,7 @@ Thresholds are options (`CheckConfig`) and come from what nine public tools use 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.config import CheckConfig
 from pipeline.engine import Speech
@@ -31,25 +32,26 @@ class Measures:
 def measure(samples: np.ndarray, rate: int, text: str, floor_db: float) -> Measures:
     """Measure `samples` (num_samples,) at `rate` Hz; `floor_db` is against the loudest 10 ms frame."""
     duration = len(samples) / rate
-    levels = frame_levels(samples, rate)  # (num_frames,)
+    squares = samples.astype(np.float64)
+    squares *= squares
+    levels = _levels(squares, rate // 100)  # (num_frames,)
     silent = levels <= max(levels.max(initial=-120.0) + floor_db, -120.0)
     edges = np.flatnonzero(np.diff(np.concatenate(([0], silent.view(np.int8), [0]))))
     longest = int((edges[1::2] - edges[::2]).max(initial=0))
     return Measures(
         duration_s=duration,
-        peak_db=_db(np.abs(samples).max(initial=0.0)),
-        rms_db=_db(np.sqrt(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0),
+        peak_db=_db(max(samples.max(initial=0.0), -samples.min(initial=0.0))),
+        rms_db=_db(np.sqrt(squares.mean()) if len(samples) else 0.0),
         silence_ratio=float(silent.mean()) if len(silent) else 1.0,
         longest_pause_s=longest / 100,
         chars_per_second=len(text) / duration if duration else 0.0,
     )
 
 
-def frame_levels(samples: np.ndarray, rate: int) -> np.ndarray:
-    """RMS of each whole 10 ms frame in dBFS. (num_frames,)"""
-    frame = rate // 100
-    whole = samples[: len(samples) // frame * frame].reshape(-1, frame).astype(np.float64)
-    return 20 * np.log10(np.maximum(np.sqrt(np.mean(whole**2, axis=1)), 1e-6))
+def _levels(squares: np.ndarray, frame: int) -> np.ndarray:
+    """RMS of each whole frame in dBFS, from the samples' squares. (num_frames,)"""
+    whole = squares[: len(squares) // frame * frame].reshape(-1, frame)
+    return 20 * np.log10(np.maximum(np.sqrt(whole.mean(axis=1)), 1e-6))
 
 
 def judge(speech: Speech, rate: int, options: CheckConfig, unchecked: frozenset[str] = frozenset()) -> tuple[str, str]:
@@ -70,7 +72,7 @@ def _findings(speech: Speech, rate: int, text: str, found: Measures, options: Ch
     """Every reason code that holds, the most telling first."""
     if found.rms_db < options.silent_db:
         yield "silent", f"{found.rms_db:.0f} dBFS RMS"
-    clipped = float(np.mean(np.abs(speech.samples) >= options.clipped_level)) if len(speech.samples) else 0.0
+    clipped = np.count_nonzero(np.abs(speech.samples) >= options.clipped_level) / max(len(speech.samples), 1)
     if clipped > options.clipped_share:
         yield "clipped", f"{clipped:.1%} of the samples"
     if speech.ended is False:
@@ -83,7 +85,7 @@ def _findings(speech: Speech, rate: int, text: str, found: Measures, options: Ch
         yield "too_long", f"{found.duration_s:.2f} s, at most {limit:.2f} s expected"
     if found.longest_pause_s > options.max_pause_s:
         yield "long_pause", f"{found.longest_pause_s:.2f} s of silence"
-    if (tail := _tail_db(speech.samples, rate)) > options.cut_off_db:
+    if (tail := _tail_db(speech.samples, rate) - found.peak_db) > options.cut_off_db:
         yield "cut_off", f"the last 10 ms are at {tail:.0f} dB of the peak"
 
 
@@ -95,20 +97,21 @@ def longest_s(text: str, options: CheckConfig) -> float:
 
 def longest_loop(tokens: np.ndarray | None) -> int:
     """Length in tokens of the longest stretch that repeats itself at some period, at least twice over."""
-    longest = 0
-    for period in range(1, min(LONGEST_LOOP, 0 if tokens is None else len(tokens) // 2) + 1):
-        same = np.concatenate(([0], (tokens[period:] == tokens[:-period]).view(np.int8), [0]))
-        edges = np.flatnonzero(np.diff(same))
-        run = int((edges[1::2] - edges[::2]).max(initial=0))
-        if run >= period:
-            longest = max(longest, run + period)
-    return longest
+    periods = np.arange(1, min(LONGEST_LOOP, 0 if tokens is None else len(tokens) // 2) + 1)
+    if not len(periods):
+        return 0
+    behind = np.append(tokens, np.full(len(periods), -1))  # which is no token
+    later = sliding_window_view(behind, len(tokens))[1:]  # (periods, num_tokens): the tokens so many places on
+    places = np.arange(len(tokens))
+    differs = np.where(later != tokens, places, -1)
+    runs = (places - np.maximum.accumulate(differs, axis=1)).max(axis=1)  # equal ones in a row, by period
+    return int((runs + periods)[runs >= periods].max(initial=0))
 
 
 def _tail_db(samples: np.ndarray, rate: int) -> float:
-    """Level of the last 10 ms against the peak, in dB."""
+    """Level of the last 10 ms in dBFS."""
     tail = samples[-(rate // 100) :].astype(np.float64)
-    return _db(np.sqrt(np.mean(tail**2)) if len(tail) else 0.0) - _db(np.abs(samples).max(initial=0.0))
+    return _db(np.sqrt(np.mean(tail**2)) if len(tail) else 0.0)
 
 
 def _db(amplitude: float) -> float:

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.book import Utterance
 from pipeline.checks import judge, longest_loop, measure
@@ -94,6 +96,22 @@ def test_a_loop_is_measured_whatever_its_period(period):
     loop = np.tile(rng.permutation(6561)[:period], 200 // period)
     tokens = np.concatenate([rng.permutation(6561)[:40], loop, rng.permutation(6561)[:40]]).astype(np.int16)
     assert len(loop) <= longest_loop(tokens) <= len(loop) + period
+
+
+def longest_loop_by_hand(tokens: list[int]) -> int:
+    found = [0]
+    for period in range(1, min(50, len(tokens) // 2) + 1):
+        run = 0
+        for now, before in zip(tokens[period:], tokens[:-period], strict=True):
+            run = run + 1 if now == before else 0
+            found.append(run + period if run >= period else 0)
+    return max(found)
+
+
+@given(st.lists(st.integers(0, 2), max_size=12), st.lists(st.integers(0, 2), max_size=130), st.integers(1, 9))
+def test_a_loop_is_as_long_as_one_counts_by_hand(before, phrase, times):
+    tokens = before + phrase * times
+    assert longest_loop(np.array(tokens, np.int16)) == longest_loop_by_hand(tokens)
 
 
 def test_a_phrase_said_twice_is_no_loop_of_three_seconds():
