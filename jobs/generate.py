@@ -19,6 +19,7 @@ from pipeline.engine.registry import build_engine
 from pipeline.errors import UserError, WorkError
 from pipeline.plan import Planned, choose, make_plan, parameters
 from pipeline.report import plan_report
+from pipeline.row import Rows
 from pipeline.store import RunFolder
 from pipeline.store.claim import claim
 from pipeline.store.edition import Edition
@@ -30,6 +31,7 @@ from pipeline.telemetry.progress import Telemetry
 from pipeline.telemetry.record import RunRecord
 from pipeline.telemetry.tracker import NoTracker, Tracker, Wandb
 from pipeline.watermark import Watermarker, build_watermarker
+from pipeline.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +117,8 @@ def render(
     telemetry = Telemetry(len(pending), open_tracker(config, folder))
     state = "failed"
     try:
-        Synthesizer(config, engine, watermarker, folder, journal, telemetry, stop).run(pending)
+        with Writer(Rows(config, engine.identity, engine.sample_rate), folder, journal) as writer:
+            Synthesizer(config, engine, watermarker, writer, telemetry, stop).run(pending)
         state = "stopped" if stop() else "ended"
     finally:
         summary = telemetry.finish()

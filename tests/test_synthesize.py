@@ -1,28 +1,32 @@
 """The loop, driven by an engine that does what a test tells it: every utterance ends as one row, whatever happens."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pipeline.watermark
 from pipeline.book import Utterance
-from pipeline.config import FP32, EspeakConfig, GenerateConfig, PlanConfig, WatermarkConfig
+from pipeline.config import FP32, EspeakConfig, GenerateConfig, PlanConfig
 from pipeline.engine import Identity, Request, Rung, Speech
 from pipeline.plan import make_plan
+from pipeline.row import Rows
 from pipeline.store import RunFolder
 from pipeline.store.index import read_index
 from pipeline.store.journal import Journal, decode, read_rows
 from pipeline.synthesize import Synthesizer
 from pipeline.telemetry.progress import Telemetry
 from pipeline.telemetry.tracker import NoTracker
-from pipeline.watermark import build_watermarker
+from pipeline.writer import Writer
 
 RATE = 24_000
 CONFIG = GenerateConfig(book="b.txt", engine=EspeakConfig(), plan=PlanConfig(window=3, bucket_size=2))
 BEHAVIOURS = ("ok", "nan", "silent", "error", "no answer")
 REASONS = {"no answer": "error"}
+BATCHES = (0.0, 2.0, 1000.0)  # seconds that the watermarker wants at once
 
 
 class Scripted:
@@ -30,6 +34,7 @@ class Scripted:
 
     identity = Identity("scripted", "1", "nobody", "", {})
     sample_rate = RATE
+    device = "cpu"
     unchecked = frozenset[str]()
     precision = FP32
     ladder = (Rung(new_seed=True), Rung(new_seed=True))
@@ -37,6 +42,7 @@ class Scripted:
     def __init__(self, scripts: dict[str, list[str]]) -> None:
         self.scripts = {id: list(script) for id, script in scripts.items()}
         self.asked: list[Request] = []
+        self.good: set[str] = set()  # ids of what it has spoken well
 
     def max_tokens(self, predicted_s: float) -> int:
         return 0
@@ -47,6 +53,8 @@ class Scripted:
                 return
             self.asked.append(request)
             behaviour = self.scripts[request.utterance.id].pop(0)
+            if behaviour == "ok":
+                self.good.add(request.utterance.id)
             if behaviour == "error":
                 yield Speech(request, np.zeros(0, np.float32), error="it cannot be spoken")
             elif behaviour != "no answer":
@@ -64,8 +72,18 @@ def samples(behaviour: str) -> np.ndarray:
     return (wave * {"ok": 1, "nan": np.nan, "silent": 1e-6}[behaviour]).astype(np.float32)
 
 
-def run(root, scripts: list[list[str]], stop_after: int | None = None):
-    """Render one utterance a script; returns the engine and the rows, in the order of writing."""
+class Unmarked(pipeline.watermark.Unmarked):
+    """Wants so many seconds at once."""
+
+    def __init__(self, batch_s: float) -> None:
+        self.batch_s = batch_s
+
+
+def run(root, scripts: list[list[str]], stop_after: int | None = None, batch_s: float = 0.0):
+    """Render one utterance a script, stop after so many answers; returns the engine and the rows as they were written.
+
+    An utterance lasts a second.
+    """
     said = [Utterance(f"b-001-{i:05d}", "b", 1, "", i, i, 0, 0, "Yes.", f"Yes {i}.", 0.0) for i in range(len(scripts))]
     engine = Scripted({utterance.id: script for utterance, script in zip(said, scripts, strict=True)})
     folder = RunFolder(root)
@@ -73,19 +91,21 @@ def run(root, scripts: list[list[str]], stop_after: int | None = None):
     journal = Journal(folder.journal(0, 1), 1)
     telemetry = Telemetry(len(said), NoTracker())
     rows = lambda: [row for _, row in read_rows(root / "journal") if row["status"] != "replaced"]  # noqa: E731
-    stopping = lambda: stop_after is not None and len(rows()) >= stop_after  # noqa: E731
-    watermarker = build_watermarker(WatermarkConfig(enabled=False))
+    stopping = lambda: stop_after is not None and len(engine.asked) >= stop_after  # noqa: E731
     planned = make_plan(said, engine.identity, CONFIG)
-    Synthesizer(CONFIG, engine, watermarker, folder, journal, telemetry, stopping).run(planned)
-    journal.close()
+    with closing(journal), Writer(Rows(CONFIG, engine.identity, RATE), folder, journal) as writer:
+        Synthesizer(CONFIG, engine, Unmarked(batch_s), writer, telemetry, stopping).run(planned)
     return engine, rows()
 
 
-@given(st.lists(st.lists(st.sampled_from(BEHAVIOURS), min_size=3, max_size=3), min_size=1, max_size=9))
+@given(
+    st.lists(st.lists(st.sampled_from(BEHAVIOURS), min_size=3, max_size=3), min_size=1, max_size=9),
+    st.sampled_from(BATCHES),
+)
 @settings(max_examples=40, deadline=None)
-def test_every_utterance_ends_as_one_row_with_every_attempt_in_it(tmp_path_factory, scripts):
+def test_every_utterance_ends_as_one_row_with_every_attempt_in_it(tmp_path_factory, scripts, batch_s):
     root = tmp_path_factory.mktemp("run")
-    engine, rows = run(root, scripts)
+    engine, rows = run(root, scripts, batch_s=batch_s)
     assert sorted(row["id"] for row in rows) == [f"b-001-{i:05d}" for i in range(len(scripts))]
     for row in rows:
         script = scripts[int(row["id"][-5:])]
@@ -106,11 +126,13 @@ def test_what_is_bad_in_a_window_is_tried_again_before_the_next_window(tmp_path)
     assert [request.utterance.index for request in engine.asked] == [2, 1, 0, 0, 3]
 
 
-@pytest.mark.parametrize("stop_after", range(6))
-def test_stopped_anywhere_it_leaves_only_whole_rows_and_fails_nobody(tmp_path, stop_after):
-    _, rows = run(tmp_path, [["ok"], ["nan", "ok"], ["nan", "nan", "ok"], ["ok"], ["ok"], ["ok"]], stop_after)
-    assert stop_after <= len(rows) <= stop_after + 1
-    assert all(row["status"] == "ok" for row in rows)
+@pytest.mark.parametrize("batch_s", BATCHES)
+@pytest.mark.parametrize("stop_after", range(9))
+def test_stopped_anywhere_it_keeps_all_that_was_good_until_then_and_fails_nobody(tmp_path, stop_after, batch_s):
+    scripts = [["ok"], ["nan", "ok"], ["nan", "nan", "ok"], ["ok"], ["ok"], ["ok"]]
+    engine, rows = run(tmp_path, scripts, stop_after, batch_s)
+    assert len(engine.asked) == stop_after
+    assert all(row["status"] == "ok" for row in rows) and {row["id"] for row in rows} == engine.good
     index = read_index(RunFolder(tmp_path))
     assert {path.stem for path in tmp_path.glob("wavs/*/*.wav")} == set(index)
 

@@ -6,6 +6,7 @@ that safe against a kill at any moment: WAV to a temporary name, fsync, rename, 
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pipeline.book import Utterance
 from pipeline.errors import UserError, WorkError
 
 TEMPORARY = ".tmp"
+_MAKING = threading.Lock()  # a folder that a thread finds there may not be durable yet: another is just making it
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,11 @@ def write_durably(path: Path, write: Callable[[Path], None]) -> None:
 
 def make_folder(path: Path) -> None:
     """Make `path` and what is missing above it, durably."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    for folder in missing:
-        fsync_folder(folder.parent)
+    with _MAKING:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            fsync_folder(folder.parent)
 
 
 def fsync_folder(path: Path) -> None:

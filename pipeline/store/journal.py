@@ -8,6 +8,7 @@ import fcntl
 import json
 import logging
 import os
+import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ class Journal:
 
     def __init__(self, path: Path, generation: int) -> None:
         self._generation = generation
+        self._writing, self._syncing = threading.Lock(), threading.Lock()
+        self._written = self._synced = 0  # rows
+        self._refused: OSError | None = None
         self._file = open(path, "ab+", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,8 +48,21 @@ class Journal:
         fsync_folder(path.parent)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Durable when it returns; a row that does not fit on the disk leaves no half of it."""
-        data = memoryview(encode(row | {"generation": self._generation}))
+        """Durable when it returns; a row that does not fit on the disk leaves no half of it.
+
+        Any thread may call it. Rows that wait for the disk at the same time share one fsync.
+        """
+        line = encode(row | {"generation": self._generation})
+        with self._writing:
+            self._write(line)
+            self._written += 1
+            number = self._written
+        with self._syncing:  # whoever was in here before may have synced this row, too
+            if self._synced < number:
+                self._sync()
+
+    def _write(self, line: bytes) -> None:
+        data = memoryview(line)
         start = os.fstat(self._file.fileno()).st_size
         try:
             while data:
@@ -53,7 +70,17 @@ class Journal:
         except OSError:
             self._file.truncate(start)
             raise
-        os.fsync(self._file.fileno())
+
+    def _sync(self) -> None:
+        if self._refused:
+            raise self._refused
+        written = self._written
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._refused = error  # the system tells it once; a later fsync would succeed, and the rows be lost
+            raise
+        self._synced = written
 
     def close(self) -> None:
         self._file.close()

@@ -1,29 +1,36 @@
 """Runs a job and sends it a signal at an exact moment of its own doing. Not a test; started by `test_faults`.
 
 A moment is a file opened, renamed or removed, an fsync about to begin or just done, a verdict about to be given or
-just given. Called with: the signal's number (0: only list the moments), the number of the moment, a file for the list,
-the job, its options.
+just given, a row about to be appended or just durable. Threads reach theirs in any order, so a moment is known by its
+name and by how often that came before. Called with: the signal's number (0: only list the moments), the moment's name,
+its occurrence from 0, a file for the list, the job, its options. A moment that does not come again (rows share
+an fsync with others than before) is that of the process's end.
 """
 
 import os
 import runpy
 import sys
+import threading
 
 EVENTS = {"open": 0, "os.rename": 1, "os.remove": 0, "os.truncate": 0, "os.mkdir": 0}  # which argument is the file
 
 
 class Moments:
-    def __init__(self, signum: int, wanted: int) -> None:
-        self.signum, self.wanted, self.count, self.names = signum, wanted, 0, []
-        self.home = os.getcwd()
+    def __init__(self, signum: int, name: str, occurrence: int) -> None:
+        self.signum, self.wanted, self.names = signum, (name, occurrence), []
+        self.home, self._lock = os.getcwd(), threading.Lock()
 
     def __call__(self, name: str) -> None:
-        if self.signum == 0:
+        with self._lock:
+            came = (name, self.names.count(name))
             self.names.append(name)
-        elif self.count == self.wanted:
-            self.count += 1
-            os.kill(os.getpid(), self.signum)
-        self.count += 1
+        if came == self.wanted:
+            self.end()
+
+    def end(self) -> None:
+        if self.signum:
+            signum, self.signum = self.signum, 0
+            os.kill(os.getpid(), signum)
 
     def watch(self, event: str, args: tuple) -> None:
         if event in EVENTS and isinstance(path := args[EVENTS[event]], str | os.PathLike):
@@ -46,14 +53,17 @@ def around(moments: Moments, function, name_of):
 
 
 def main() -> None:
-    signum, wanted, listing, job = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-    sys.argv = [f"jobs/{job}.py", *sys.argv[5:]]
+    signum, name, occurrence, listing, job = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5]
+    sys.argv = [f"jobs/{job}.py", *sys.argv[6:]]
+    import pipeline.store.journal
     import pipeline.synthesize
 
-    moments = Moments(signum, wanted)
+    moments = Moments(signum, name, occurrence)
     os.fsync = around(moments, os.fsync, lambda fd: "fsync " + os.path.relpath(os.readlink(f"/proc/self/fd/{fd}")))
     judge = around(moments, pipeline.synthesize.judge, lambda speech, *_: f"verdict {speech.request.utterance.id}")
     pipeline.synthesize.judge = judge
+    journal = pipeline.store.journal.Journal
+    journal.append = around(moments, journal.append, lambda _, row: f"row {row['id']} {row['status']}")
     sys.addaudithook(moments.watch)
     try:
         runpy.run_module(f"jobs.{job}", run_name="__main__")
@@ -61,6 +71,7 @@ def main() -> None:
         if signum == 0:
             with open(listing, "w") as file:
                 file.write("\n".join(moments.names))
+        moments.end()
 
 
 if __name__ == "__main__":

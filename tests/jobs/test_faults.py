@@ -18,7 +18,7 @@ from ..conftest import STORY, UNMARKED, rows_of
 MOMENTS = Path(__file__).with_name("moments.py")
 STAGES = {  # a moment's stage is the first whose pattern its name has
     "writing": r"wavs/",
-    "journal": r"fsync .*\.jsonl",
+    "journal": r"fsync .*\.jsonl|row ",
     "merge": r"metadata|merge\.lock|failed\.parquet",
     "rendering": r"verdict|runs/",
     "reading": "",
@@ -28,9 +28,10 @@ TINY = ("engine.checkpoint=stand-in-tiny", "device=cpu")
 OUT = Path("outputs/story")
 
 
-def start(signum: int, moment: int, *options: str) -> subprocess.CompletedProcess[str]:
-    """The main job as a process of its own, which gets `signum` at its `moment`."""
-    command = [sys.executable, MOMENTS, str(int(signum)), str(moment), "moments.txt", "generate", "book=story.txt"]
+def start(signum: int, name: str, occurrence: int, *options: str) -> subprocess.CompletedProcess[str]:
+    """The main job as a process of its own, which gets `signum` at the moment of that name."""
+    moment = [str(int(signum)), name, str(occurrence), "moments.txt"]
+    command = [sys.executable, MOMENTS, *moment, "generate", "book=story.txt"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.run(
         [*command, "wandb.mode=disabled", *options], env=environment, capture_output=True, text=True, timeout=600
@@ -54,7 +55,7 @@ class Undisturbed:
         os.chdir(folder)
         try:
             Path("story.txt").write_text(text, encoding="utf-8")
-            ended = start(0, 0, *options)
+            ended = start(0, "", 0, *options)
             assert ended.returncode == 0, ended.stderr
             self.moments = Path("moments.txt").read_text().splitlines()
             self.facts = facts(OUT)
@@ -90,7 +91,7 @@ def survives(job, tmp_path):
     def check(undisturbed: Undisturbed, signum: int, moment: int) -> None:
         (tmp_path / "story.txt").write_text(undisturbed.text, encoding="utf-8")
         name = undisturbed.moments[moment]
-        ended = start(signum, moment, *undisturbed.options)
+        ended = start(signum, name, undisturbed.moments[:moment].count(name), *undisturbed.options)
         if signum == signal.SIGKILL:
             assert ended.returncode == -signal.SIGKILL, name
             lose_what_was_not_synced(name)
@@ -154,8 +155,9 @@ def test_a_wav_is_durable_under_its_name_before_its_row_is_written(unmarked):
     wavs = [name.split()[-1] for name in names if re.fullmatch(r"os\.rename .*\.wav", name)]
     assert len(wavs) == len(unmarked.facts[1])
     for wav in wavs:
-        folder = os.path.dirname(wav)
-        renamed = names.index(f"os.rename {wav}")
+        folder, id = os.path.dirname(wav), os.path.basename(wav).removesuffix(".wav")
+        renamed, row = names.index(f"os.rename {wav}"), names.index(f"before row {id} ok")
         assert names.index(f"after fsync {wav}.tmp") < renamed
-        row = next(i for i in range(renamed, len(names)) if names[i].startswith("before fsync outputs/story/journal/"))
         assert f"after fsync {folder}" in names[renamed:row]
+        durable = names[row : names.index(f"after row {id} ok")]
+        assert "after fsync outputs/story/journal/0-of-1.jsonl" in durable
