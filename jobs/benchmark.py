@@ -4,14 +4,16 @@ python -m jobs.benchmark book=alice.txt stage=t3 engine.checkpoint=stand-in
 """
 
 import logging
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.cli import Stop, main
+from jobs.generate import generate
+from pipeline.benchmark.table import Row, save, show
 from pipeline.book.reader import read_book
 from pipeline.book.segment import segment
 from pipeline.config import BenchmarkConfig
+from pipeline.engine import Engine
 from pipeline.engine.registry import build_engine
 from pipeline.errors import UserError
 from pipeline.plan import Planned, choose, make_plan
@@ -24,26 +26,27 @@ def benchmark(config: BenchmarkConfig, stop: Stop) -> int:
     """Measure one stage; its rows replace those of that stage in `benchmark.json`."""
     if config.engine.name != "chatterbox":
         raise UserError(f"engine={config.engine.name} has no stages to measure; engine=chatterbox has")
-    book = read_book(config.book)
+    text = read_book(config.book)
     engine = build_engine(config)
     engine.prepare()
-    planned = choose(make_plan(segment(book, config.text), engine.identity, config), config)
-    from pipeline.benchmark.t3 import measure
-    from pipeline.benchmark.table import save, show
-
-    rows = measure(engine, sample(planned, config.utterances, config.seed), config)
-    print(show(rows))
+    book = choose(make_plan(segment(text, config.text), engine.identity, config), config)
     folder = RunFolder(Path(config.out))
     with folder.writing():
         folder.root.mkdir(parents=True, exist_ok=True)
+        rows = measure(engine, book, config, stop)
         log.info("kept in %s", save(folder.root, rows))
+    print(show(rows))
     return 0
 
 
-def sample(planned: Sequence[Planned], count: int, seed: int) -> list[Planned]:
-    """So many of them, longest first, as a window of a job has them."""
-    chosen = random.Random(seed).sample(planned, min(count, len(planned)))
-    return sorted(chosen, key=lambda item: (-item.predicted_s, item.utterance.id))
+def measure(engine: Engine, book: Sequence[Planned], config: BenchmarkConfig, stop: Stop) -> list[Row]:
+    from pipeline.benchmark import job, s3gen, t3
+    from pipeline.benchmark.sample import sample
+
+    planned = sample(book, config.utterances, config.seed)
+    if config.stage == "job":
+        return job.measure(book, planned, config, lambda changed, engine: generate(changed, stop, engine))
+    return {"t3": t3, "s3gen": s3gen}[config.stage].measure(engine, planned, config)
 
 
 if __name__ == "__main__":

@@ -36,15 +36,15 @@ from pipeline.writer import Writer
 log = logging.getLogger(__name__)
 
 
-def generate(config: GenerateConfig, stop: Stop) -> int:
-    """Render what is not there yet; returns the exit code."""
+def generate(config: GenerateConfig, stop: Stop, engine: Engine | None = None) -> int:
+    """Render what is not there yet; returns the exit code. `engine`: the one that `config` names, if it is there."""
     book = read_book(config.book)
     utterances = segment(book, config.text)
     if config.dry_run:
         planned = make_plan(utterances, NO_IDENTITY, config)
         print(plan_report(book, choose(planned, config), config))
         return 0
-    engine = build_engine(config)
+    engine = engine or build_engine(config)
     planned = make_plan(utterances, engine.identity, config)
     chosen = choose(planned, config)
     edition = Edition(

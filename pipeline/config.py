@@ -71,6 +71,8 @@ class ChatterboxConfig(EngineConfig):
     )
     flow_steps: int = option(10, "Euler steps of the flow decoder", "steps", 1, 100)
     cache: str = option("~/.cache/chatterbox-batch", "folder of what is computed once: conditionals, stand-in weights")
+    compile: bool = option(True, "Triton kernels and CUDA graphs on a CUDA device; false: plain PyTorch, far slower")
+    compile_cache: str | None = option(None, "folder of compiled kernels; null: `kernels` in engine.cache")
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ FP32 = Precision("fp32", "fp32", "fp32", "fp32")
 class PlanConfig:
     """In what order and company utterances are rendered."""
 
-    window: int = option(1024, "utterances rendered, checked and retried together", "utterances", 1, 1_000_000)
+    window: int = option(4096, "utterances rendered, checked and retried together", "utterances", 1, 1_000_000)
     bucket_size: int = option(32, "largest bucket of similar lengths", "utterances", 1, 4096)
     max_padding: float = option(0.15, "a bucket's shortest is at most this share shorter than its longest", "", 0, 1)
     chars_per_second: float = option(15.0, "speaking rate assumed when predicting lengths", "1/s", 1, 100)
@@ -221,7 +223,7 @@ class GenerateConfig(ModelConfig):
 class BenchmarkConfig(GenerateConfig):
     """`python -m jobs.benchmark`: what a job with these options would do is measured on a sample of its utterances."""
 
-    stage: str = option("t3", "what to measure", choices=("t3",))
+    stage: str = option("t3", "what to measure", choices=("t3", "s3gen", "job"))
     out: str | None = option("outputs/benchmark", "folder of benchmark.json")
     utterances: int = option(512, "how many the engine is given", "utterances", 1)
     stock_utterances: int = option(2, "how many of them stock is given", "utterances", 1)

@@ -15,15 +15,15 @@ from perth.perth_net.perth_net_implicit.model.perth_net import PerthNet
 from perth.perth_net.perth_net_implicit.utils import cx_to_magphase, magphase_to_cx
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 from torchaudio.transforms import Resample
 
 from pipeline.engine.chatterbox.device import telling
 from pipeline.engine.chatterbox.precision import float32_math
+from pipeline.groups import groups
 from pipeline.watermark import ready_to_mark, ready_to_score
 
-GROUP_S = 80  # seconds of audio, padding included, that are computed together, in 0.4 GB
-LEAST_FILLED = 0.75  # a group's shortest is at least this share of its longest
+GROUP_S = 160  # seconds of audio, padding included, that are computed together, in 0.8 GB
+LEAST_STEP_S = 0.5  # between the lengths of groups
 SPEEDS = (5, 4, 3)  # quarters of the frames' number: the decoder listens for a mark that was slowed down or sped up
 
 
@@ -63,12 +63,16 @@ class BatchedPerth:
     ) -> list[np.ndarray]:
         """`work` on rows (B, N) with lengths (B,), a group of similar lengths at a time; a result for each sample."""
         results: dict[int, np.ndarray] = {}
-        with torch.inference_mode(), float32_math("fp32"), telling(self._device):
-            for group in groups([len(row) for row in samples], GROUP_S * rate):
-                rows = pad_sequence([torch.from_numpy(samples[i]) for i in group], batch_first=True)  # (B, N)
-                lengths = torch.tensor([len(samples[i]) for i in group])
-                done = work(rows.to(self._device), lengths.to(self._device))
-                results.update(zip(group, done.cpu().numpy(), strict=True))
+        with torch.inference_mode(), telling(self._device):
+            for group, count, length in groups([len(row) for row in samples], GROUP_S * rate, int(LEAST_STEP_S * rate)):
+                rows, lengths = torch.zeros(count, length), torch.full((count,), length)
+                for number, i in enumerate(group):
+                    lengths[number] = len(samples[i])
+                    rows[number, : len(samples[i])] = torch.from_numpy(samples[i])
+                rows, lengths = rows.to(self._device), lengths.to(self._device)
+                with float32_math("fp32"):
+                    done = work(rows, lengths)
+                results.update(zip(group, done.cpu().numpy(), strict=False))  # rows behind them are silence
         return [results[i] for i in range(len(samples))]
 
     def _analyse(self, rows: Tensor, lengths: Tensor, rate: int) -> tuple[Tensor, Tensor]:
@@ -113,25 +117,13 @@ class BatchedPerth:
         for layers, quarters in zip(
             (decoder.slow_layers, decoder.normal_layers, decoder.fast_layers), SPEEDS, strict=True
         ):
-            sizes = frames * quarters // 4
-            own = own_places(sizes, int(sizes.max()))
-            output = layered(layers, stretched(band, frames, sizes), own)  # (B, 2, S): attention, mark
-            mask = repeated(audible, frames, sizes) * own
+            sizes, size = frames * quarters // 4, magnitude.shape[2] * quarters // 4
+            own = own_places(sizes, size)
+            output = layered(layers, stretched(band, frames, sizes, size), own)  # (B, 2, S): attention, mark
+            mask = repeated(audible, frames, sizes, size) * own
             found.append((output * mask).sum(2) / mask.sum(2))
         attention, mark = torch.stack(found, 2).unbind(1)  # (B, 3) each
         return (attention.softmax(1) * mark).sum(1)
-
-
-def groups(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Indices of `lengths`, longest first, cut where padding to the longest would make too much of a group."""
-    made: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        longest = lengths[made[-1][0]] if made else 0
-        if made and longest * (len(made[-1]) + 1) <= most and lengths[i] >= longest * LEAST_FILLED:
-            made[-1].append(i)
-        else:
-            made.append([i])
-    return made
 
 
 @cache
@@ -153,19 +145,22 @@ def layered(layers: nn.Sequential, x: Tensor, own: Tensor) -> Tensor:
     return x
 
 
-def stretched(x: Tensor, frames: Tensor, sizes: Tensor) -> Tensor:
-    """Each row of x (B, C, T), `frames` long, drawn out to its size in a straight line from frame to frame."""
+def stretched(x: Tensor, frames: Tensor, sizes: Tensor, size: int) -> Tensor:
+    """Each row of x (B, C, T), `frames` long, drawn out to its own of `sizes`, from frame to frame in a straight line.
+
+    Returns (B, C, size).
+    """
     step = (frames - 1) / (sizes - 1).clamp(min=1)  # (B,)
-    at = torch.arange(int(sizes.max()), device=x.device) * step[:, None]  # (B, S)
+    at = torch.arange(size, device=x.device) * step[:, None]  # (B, S)
     last = frames[:, None] - 1
     left = torch.minimum(at.long(), last)
     right = torch.minimum(left + 1, last)
     return torch.lerp(taken(x, left), taken(x, right), (at - left)[:, None])
 
 
-def repeated(x: Tensor, frames: Tensor, sizes: Tensor) -> Tensor:
-    """Each row of x (B, C, T), `frames` long, drawn out to its size by saying frames twice, or leaving some out."""
-    at = torch.arange(int(sizes.max()), device=x.device) * (frames / sizes)[:, None]  # (B, S)
+def repeated(x: Tensor, frames: Tensor, sizes: Tensor, size: int) -> Tensor:
+    """The same by saying frames twice, or leaving some out."""
+    at = torch.arange(size, device=x.device) * (frames / sizes)[:, None]  # (B, S)
     return taken(x, torch.minimum(at.long(), frames[:, None] - 1))
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from pipeline.perth import BatchedPerth, groups
+from pipeline.perth import BatchedPerth
 from pipeline.store.wav import to_float, to_pcm16
 from pipeline.watermark import Perth, load_perth
 
 RATE = 24_000
-SECONDS = [0.3, 7.03, 0.31, 2.5, 7.0, 0.7, 12.0, 1.0, 30.0]  # two groups have several rows of unequal length
+SECONDS = [0.3, 7.03, 0.31, 2.5, 7.0, 0.7, 12.0, 1.0, 0.5, 30.0]  # 9 without the longest: a group of 10 rows
 PEAKS = [0.5, 0.02, 0.95]
 
 
@@ -48,8 +48,7 @@ def marked(batched, speech):
 
 
 def in_any_company(monkeypatch):
-    """Groups as ragged as can be."""
-    monkeypatch.setattr("pipeline.perth.LEAST_FILLED", 0.0)
+    """All in one group."""
     monkeypatch.setattr("pipeline.perth.GROUP_S", 1000)
 
 
@@ -103,13 +102,3 @@ def test_silence_and_clicks_do_no_harm(batched):
 
 def test_nothing_to_do_is_nothing_done(batched):
     assert batched.apply([], RATE) == [] and batched.score([], RATE) == []
-
-
-def test_groups_are_similar_and_small_and_leave_nobody_out():
-    lengths = [int(n) for n in np.random.default_rng(0).integers(1, 100, 200)]
-    made = groups(lengths, 400)
-    assert sorted(i for group in made for i in group) == list(range(200))
-    for group in made:
-        longest, shortest = max(lengths[i] for i in group), min(lengths[i] for i in group)
-        assert shortest >= 0.75 * longest and longest * len(group) <= max(400, longest)
-    assert len(groups([5] * 10, 20)) == 3 and groups([], 20) == [] and groups([50], 20) == [[0]]

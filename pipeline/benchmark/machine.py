@@ -1,6 +1,8 @@
 """The machine that a benchmark runs on: its name, its clock, and how fast its memory is. Knows no model."""
 
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +36,36 @@ def hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{len(os.sched_getaffinity(0))} CPU cores, {torch.get_num_threads()} threads"
+
+
+@dataclass
+class Share:
+    mean: float | None = None  # None: nothing could be read
+
+
+@contextmanager
+def busy(device: torch.device) -> Iterator[Share]:
+    """The share of a block's time in which a GPU ran some kernel, as nvidia-smi samples it five times a second."""
+    share = Share()
+    if device.type != "cuda" or not shutil.which("nvidia-smi"):
+        yield share
+        return
+    uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    query = [
+        "nvidia-smi",
+        f"--id={uuid}",
+        "--query-gpu=utilization.gpu",
+        "--format=csv,noheader,nounits",
+        "-lms",
+        "200",
+    ]
+    with subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as sampler:
+        try:
+            yield share
+        finally:
+            sampler.terminate()
+            percent = [int(line) for line in sampler.stdout if line.strip().isdigit()]
+    share.mean = sum(percent) / len(percent) / 100 if percent else None
 
 
 def bandwidth(device: torch.device) -> float:

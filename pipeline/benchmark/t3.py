@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from chatterbox.models.t3.modules.cond_enc import T3Cond
 
 from pipeline.benchmark.machine import bandwidth, hardware, timed
+from pipeline.benchmark.sample import requests_of, spread
+from pipeline.benchmark.stock import Stock
 from pipeline.benchmark.table import Row, Rows
 from pipeline.config import BenchmarkConfig, ChatterboxConfig
 from pipeline.engine import Request
 from pipeline.engine.chatterbox import ChatterboxEngine
-from pipeline.engine.chatterbox.model import load_t3
 from pipeline.engine.chatterbox.t3.cache import bytes_per_row
 from pipeline.engine.chatterbox.t3.decoder import Decoded, Decoder
 from pipeline.engine.chatterbox.tokens import Decoders, kind_of
@@ -27,12 +27,11 @@ COMPARED, STEPS = 16, 200  # utterances, and tokens of each, by which number for
 def measure(engine: ChatterboxEngine, planned: Sequence[Planned], config: BenchmarkConfig) -> list[Row]:
     """`planned` longest first; each is decoded to the length that its text predicts, or to its end."""
     device = engine.models.device
-    requests = [
-        Request(item.utterance, item.seed, config.sampling, engine.precision, engine.max_tokens(item.predicted_s))
-        for item in planned
-    ]
+    requests = requests_of(engine, planned, config)
     rows = Rows("t3", hardware(device), dict(precision=str(engine.precision), checkpoint=engine.identity.model))
-    copied, stock = bandwidth(device), _stock_speed(engine, spread(requests, config.stock_utterances))
+    copied = bandwidth(device)
+    stock = Stock(engine).tokens_per_second(spread(requests, config.stock_utterances))
+    log.info("stock: %.1f tokens/s", stock)
     _measure_speed(rows, engine, config.engine, requests, stock, copied)
     _measure_speed(rows, engine, replace(config.engine, batch_size="1"), spread(requests, ALONE), stock, copied)
     rows.add("memory copied", copied / 1e9, "GB/s")
@@ -41,12 +40,6 @@ def measure(engine: ChatterboxEngine, planned: Sequence[Planned], config: Benchm
         rows.add(f"{engine.precision.t3} has FP32's likeliest token", agreement, "share", steps=STEPS)
         rows.add(f"KL of {engine.precision.t3} from FP32", divergence, "nats", steps=STEPS)
     return rows.made
-
-
-def spread(requests: Sequence[Request], count: int) -> list[Request]:
-    """So many of them, long and short ones alike."""
-    count = min(count, len(requests))
-    return [requests[(2 * number + 1) * len(requests) // (2 * count)] for number in range(count)]
 
 
 def _measure_speed(
@@ -62,7 +55,7 @@ def _measure_speed(
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    decoders = Decoders(engine.models, engine.voice, options)
+    decoders = Decoders(engine.models, engine.voice, options, usual=requests[0].precision.t3)
     with timed(device) as start:
         for _ in decoders.decode([replace(request, max_tokens=2) for request in requests], lambda: False):
             pass
@@ -116,37 +109,8 @@ def compare(engine: ChatterboxEngine, options: ChatterboxConfig, requests: Seque
 
 
 def _filled(engine: ChatterboxEngine, options: ChatterboxConfig, requests: Sequence[Request]) -> Decoder:
-    decoders = Decoders(engine.models, engine.voice, options)
+    decoders = Decoders(engine.models, engine.voice, options, usual=requests[0].precision.t3)
     prompts = [replace(decoders.prompt_of(request), max_tokens=STEPS) for request in requests]
     decoder = decoders.decoder_of(kind_of(requests[0], prompts[0]))
     decoder.fill(prompts)
     return decoder
-
-
-def _stock_speed(engine: ChatterboxEngine, requests: Sequence[Request]) -> float:
-    """Tokens a second of stock's `T3.inference`, one utterance after the other, in FP32 as stock loads it."""
-    device, voice = engine.models.device, engine.voice("fp32")
-    stock = load_t3(engine.models.folder, device)
-    prompt_of, tokens = Decoders(engine.models, engine.voice, ChatterboxConfig()).prompt_of, 0
-
-    def speak(request: Request, max_tokens: int) -> int:
-        sampling = request.sampling
-        cond = T3Cond(
-            speaker_emb=voice.speaker_emb,
-            cond_prompt_speech_tokens=voice.cond_prompt_speech_tokens,
-            emotion_adv=torch.full((1, 1, 1), sampling.exaggeration),
-        ).to(device=device)
-        drawn = stock.inference(
-            t3_cond=cond,
-            text_tokens=torch.tensor([prompt_of(request).text] * 2, device=device),
-            max_new_tokens=max_tokens,
-            **{name: value for name, value in vars(sampling).items() if name != "exaggeration"},
-        )
-        return drawn.shape[1]
-
-    speak(requests[0], 10)  # libraries choose their kernels
-    with timed(device) as run:
-        for request in requests:
-            tokens += speak(request, request.max_tokens)
-    log.info("stock: %d tokens in %.2f s", tokens, run.seconds)
-    return tokens / run.seconds

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import librosa
 import numpy as np
 import pytest
 import torch
@@ -59,6 +60,7 @@ def test_seed_text_and_guidance_change_the_tokens(changed, engine, ask):
 
 
 END_TO_END = 2e-3  # of full scale, which the peak is near to: F0's rounding is heard as phase
+LOG_SPECTRAL = 0.1  # dB
 
 
 def test_greedy_speech_is_what_stock_generates_for_the_same_noise(engine, ask, stock_t3):
@@ -67,7 +69,7 @@ def test_greedy_speech_is_what_stock_generates_for_the_same_noise(engine, ask, s
     stock = ChatterboxTTS(stock_t3, *models.voice_modules(), models.tokenizer, "cpu")
     stock.conds = Conditionals.load(models.folder / "conds.pt")
     for speech in spoken:
-        assert np.abs(speech.samples - stock_generate(stock, engine, speech.request)).max() <= END_TO_END
+        assert_same_sound(speech.samples, stock_generate(stock, engine, speech.request))
 
 
 @pytest.mark.long
@@ -80,7 +82,15 @@ def test_at_full_size_three_utterances_have_stocks_waveform(cache, make_engine, 
     stock = ChatterboxTTS.from_local(full.models.folder, "cpu")
     for speech in spoken:
         assert len(speech.samples) == 960 * speech.request.max_tokens
-        assert np.abs(speech.samples - stock_generate(stock, full, speech.request)).max() <= END_TO_END
+        assert_same_sound(speech.samples, stock_generate(stock, full, speech.request))
+
+
+def assert_same_sound(samples, expected):
+    """Log-spectral distance (Gray and Markel, 1976), over all that is less than 80 dB below the loudest bin."""
+    assert np.abs(samples - expected).max() <= END_TO_END
+    power = [np.abs(librosa.stft(one, n_fft=1024, hop_length=256)) ** 2 for one in (samples, expected)]
+    ours, stocks = (10 * np.log10(np.maximum(one, 1e-8 * power[1].max())) for one in power)
+    assert np.sqrt(np.mean((ours - stocks) ** 2, axis=0)).mean() <= LOG_SPECTRAL
 
 
 def stock_generate(stock, engine, request):
@@ -202,7 +212,9 @@ def test_memory_that_is_never_enough_ends_the_job_in_one_line(make_engine, ask, 
     engine = make_engine()
     engine.prepare()
     monkeypatch.setattr(flow, "encode", run_out)
-    with pytest.raises(WorkError, match=r"^device=cpu has too little memory \(CUDA out of memory\); use device=cpu$"):
+    with pytest.raises(
+        WorkError, match=r"^device=cpu has too little memory \(.+: its waveform alone is too large\); use device=cpu$"
+    ):
         speak(engine, ask())
 
 
@@ -222,9 +234,10 @@ def test_what_is_in_use_is_told_in_a_line_and_kept(make_engine, ask, caplog):
     assert told["t3 bf16"] == "bfloat16 weights and cache, 8 slots, attention of plain, no graphs"
     assert told["t3 fp32"].startswith("float32 weights and cache") and told["vocoder"] == "float32 weights"
     assert told["flow fp32"] == "float32 weights, attention of plain, no graphs"
+    assert told["device"] == "cpu"
     lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("in use: ")]
-    assert len(lines) == 2 and all(f"{name} {told[name]}" in lines[0] for name in ("device", "t3 bf16"))
-    assert told["device"] == "cpu" and told["t3 fp32"] in lines[1]
+    assert lines[-1] == "in use: " + "; ".join(f"{name} {how}" for name, how in told.items())
+    assert len(lines) == len(set(lines)) <= 2
 
 
 @pytest.mark.long

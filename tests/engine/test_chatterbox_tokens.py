@@ -5,16 +5,20 @@ from collections import Counter
 import pytest
 import torch
 
-from pipeline.config import ChatterboxConfig
+from pipeline.config import ChatterboxConfig, Precision
 from pipeline.engine.chatterbox.t3.decoder import Decoder
 from pipeline.engine.chatterbox.tokens import Decoders, fitting
 from pipeline.errors import WorkError
+
+BF16 = Precision("bf16", "fp32", "fp32", "fp32")
 
 
 @pytest.fixture(scope="module")
 def decode(engine):
     """Tokens by request."""
-    decoders = Decoders(engine.models, lambda precision: engine.models.builtin_voice, ChatterboxConfig(max_tokens=30))
+    decoders = Decoders(
+        engine.models, lambda precision: engine.models.builtin_voice, ChatterboxConfig(max_tokens=30), "fp32"
+    )
     return lambda *requests: {
         request: decoded.tokens.tolist() for request, decoded in decoders.decode(requests, stopping=lambda: False)
     }
@@ -36,6 +40,20 @@ def test_a_text_longer_than_any_sentence_does_not_change_its_neighbours(decode, 
     long, short = ask("x " * 150, tokens=3), ask(tokens=3)
     together = decode(long, short)
     assert len(together[long]) == 3 and together[short] == decode(short)[short]
+
+
+def test_what_is_tried_again_in_another_number_format_leaves_the_usual_decoder_as_it_is(ask, engine):
+    options = ChatterboxConfig(batch_size="8")
+    decoders = Decoders(engine.models, lambda precision: engine.models.builtin_voice, options, "bf16")
+
+    def decode(*requests):
+        return [len(decoded.tokens) for _, decoded in decoders.decode(requests, lambda: False)]
+
+    assert decode(*(ask(tokens=3, seed=seed, precision=BF16) for seed in range(9))) == [3] * 9
+    usual = decoders.last
+    assert decode(*(ask(tokens=2, seed=seed) for seed in range(3))) == [2] * 3
+    assert decode(ask(tokens=3, precision=BF16)) == [3] and decoders.last is usual and usual.size == 8
+    assert "1 slots" in decoders.in_use["t3 fp32"]
 
 
 def test_a_gpus_batch_is_the_power_of_two_that_fits():
@@ -68,7 +86,9 @@ def test_what_does_not_fit_is_decoded_in_half_as_many_slots_and_nothing_is_lost(
     where, ask, engine, short_of_memory, caplog
 ):
     short_of_memory(16, where)
-    decoders = Decoders(engine.models, lambda precision: engine.models.builtin_voice, ChatterboxConfig(batch_size="32"))
+    decoders = Decoders(
+        engine.models, lambda precision: engine.models.builtin_voice, ChatterboxConfig(batch_size="32"), "fp32"
+    )
     requests = [ask(f"He counted to {number}.", seed=number, tokens=3 + number % 5) for number in range(40)]
     decoded = dict(decoders.decode(requests, lambda: False))
     assert {request: len(one.tokens) for request, one in decoded.items()} == {r: r.max_tokens for r in requests}
@@ -78,6 +98,6 @@ def test_what_does_not_fit_is_decoded_in_half_as_many_slots_and_nothing_is_lost(
 
 def test_too_little_memory_for_a_single_slot_is_said_in_one_line(ask, engine, short_of_memory):
     short_of_memory(1, "fill")
-    decoders = Decoders(engine.models, lambda precision: engine.models.builtin_voice, ChatterboxConfig())
+    decoders = Decoders(engine.models, lambda precision: engine.models.builtin_voice, ChatterboxConfig(), "fp32")
     with pytest.raises(WorkError, match="too little memory even for engine.batch_size=1: lower engine.max_tokens=1000"):
         list(decoders.decode([ask()], lambda: False))

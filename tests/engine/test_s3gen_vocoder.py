@@ -10,14 +10,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.engine.chatterbox.precision import switches
 from pipeline.engine.chatterbox.s3gen import vocoder as module
 from pipeline.engine.chatterbox.s3gen.noise import PHASES, SOURCE, normal, uniform
-from pipeline.engine.chatterbox.s3gen.vocoder import Vocoder, decode, f0, groups, source, vocode
+from pipeline.engine.chatterbox.s3gen.vocoder import Vocoder, decode, f0, source, vocode
 
 from .noise import stocks_noise
 
@@ -148,7 +146,7 @@ def test_each_row_is_stocks_speech_to_its_last_sample_given_stocks_source(rows, 
 @pytest.mark.parametrize("limit", [1, 50, 1000], ids="groups of at most {} frames".format)
 def test_from_mel_to_samples_each_row_is_stocks_for_the_same_noise(limit, case, monkeypatch):
     monkeypatch.setattr(module, "GROUP", dict(cpu=limit))
-    monkeypatch.setattr(module, "BUCKET", dict(cpu=3))
+    monkeypatch.setattr(module, "LEAST_STEP", dict(cpu=3))
     spoken = case.ours(case.mels, case.seeds, "fp32")
     for samples, expected in zip(spoken, case.expected, strict=True):
         assert samples.dtype == torch.float32 and worst(samples, expected.samples) < 2e-3
@@ -164,7 +162,7 @@ def test_after_40_s_of_voice_each_harmonic_is_still_in_phase(steady):
     phase = 2 * math.pi * steps.repeat_interleave(480, 1).cumsum(1) + offsets[:, None]
     exact = ((weights.harmonics[:, None] * 0.1 * phase.sin()).sum(0) + weights.harmonics_bias + noise).tanh()
     ours = source(weights, pitch, torch.tensor([SEED]))[0]
-    with torch.inference_mode(), stocks_noise(weights, SEED, 480 * frames):
+    with torch.inference_mode(), stocks_noise(weights, SEED):
         stock = steady.stock.m_source(steady.stock.f0_upsamp(pitch[:, None]).mT)[0][0, :, 0]
     ten_seconds = slice(0, 240_000)
     assert (ours - exact).abs().max() < 1e-4
@@ -261,18 +259,6 @@ def test_a_groups_work_asks_nothing_of_the_host(steady):
         with NoWaiting():
             samples = vocode(*inputs, "fp32")
     assert torch.equal(samples, expected)
-
-
-@given(st.lists(st.integers(1, 2000), max_size=60), st.integers(1, 10_000), st.sampled_from([1, 32, 100]))
-def test_groups_hold_every_row_once_and_no_more_than_their_limit(lengths, limit, bucket):
-    made = list(groups(lengths, limit, bucket))
-    assert sorted(row for rows, _ in made for row in rows) == list(range(len(lengths)))
-    for rows, length in made:
-        longest = max(lengths[row] for row in rows)
-        assert longest <= length < longest + bucket and length % bucket == 0
-        assert len(rows) * length <= limit or len(rows) == 1
-    ends = [(max(lengths[row] for row in rows), min(lengths[row] for row in rows)) for rows, _ in made]
-    assert all(least >= most for (_, least), (most, _) in zip(ends, ends[1:], strict=False))
 
 
 COMPARE = """

@@ -8,7 +8,7 @@ from pipeline.engine.chatterbox.tokens import Decoders
 
 
 def test_bytes_moved_are_all_weights_each_step_and_each_rows_own_positions(engine, ask):
-    decoders = Decoders(engine.models, engine.voice, ChatterboxConfig(batch_size="8"))
+    decoders = Decoders(engine.models, engine.voice, ChatterboxConfig(batch_size="8"), usual="fp32")
     requests = [ask(seed=n, tokens=4) for n in range(9)]
     decoded = [one for _, one in decoders.decode(requests, lambda: False)]
     weights = 2 * (3 + 1 + 2 * 4 + 4) * 1024 * 1024 + 2 * 2 * 1024 + 8194 * 1024  # tiny: two layers

@@ -270,7 +270,7 @@ def test_every_broken_voice_that_is_taken_can_be_spoken_with(folder, tiny, tmp_p
             continue
         voice, request = model.load_builtin_voice(folder), Request(utterance, 1, Sampling(), FP32, 10)
         voice_of = lambda precision, voice=voice: voice  # noqa: E731
-        decoded = Decoders(models, voice_of, ChatterboxConfig(batch_size="1")).decode([request], lambda: False)
+        decoded = Decoders(models, voice_of, ChatterboxConfig(batch_size="1"), "fp32").decode([request], lambda: False)
         (speech,) = Speaker(models, voice_of).speak(decoded, lambda: False)
         assert speech.error == "" and len(speech.samples), number
         taken += 1

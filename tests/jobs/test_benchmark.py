@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.benchmark import t3
+from pipeline.benchmark import job as job_stage
+from pipeline.benchmark import s3gen, stages, t3
+from pipeline.benchmark.sample import spread
 from pipeline.benchmark.table import Rows, save
 
 COLUMNS = {"stage", "name", "value", "unit", "stock", "ratio", "bound_share", "hardware", "torch", "date", "settings"}
@@ -35,6 +37,34 @@ def test_t3_is_measured_beside_stock_and_kept_in_a_file(benchmark):
     assert again.code == 0 and len(json.loads(ROWS.read_text())) == len(rows)  # a stage's rows are replaced
 
 
+def test_s3gen_is_measured_beside_stock_part_by_part(benchmark, monkeypatch):
+    monkeypatch.setattr(s3gen, "ALONE", 5)
+    ended = benchmark("stage=s3gen", "engine.flow_steps=1", "utterances=2", "stock_utterances=1")
+    rows = {row["name"]: row for row in json.loads(ROWS.read_text())}
+    assert ended.code == 0 and all(row["stage"] == "s3gen" for row in rows.values())
+    whole = rows["tokens to watermarked samples"]
+    assert whole["ratio"] == pytest.approx(whole["value"] / whole["stock"]) and whole["settings"]["flow_steps"] == 1
+    parts = [rows[f"{part} alone"]["value"] for part in ("flow", "vocoder", "watermark")]
+    assert min(parts) > whole["value"] and {row["settings"]["utterances"] for row in rows.values()} == {2}
+
+
+@pytest.mark.long
+def test_whole_jobs_are_measured_beside_stock_and_leave_nothing_behind(benchmark, monkeypatch):
+    monkeypatch.setattr(stages, "ALONE", 5)
+    monkeypatch.setattr(job_stage, "ABOUT_10_S", (0.0, 100.0))
+    ended = benchmark(
+        "stage=job", "engine.flow_steps=1", "utterances=2", "stock_utterances=1", "limit=1", "engine.max_tokens=500"
+    )
+    assert ended.code == 0, ended.err
+    rows = {row["name"]: row for row in json.loads(ROWS.read_text())}
+    for name in ("as segmented", "one sentence an utterance", "10 s utterances", "6 s prompt"):
+        row = rows[name]
+        assert row["ratio"] == pytest.approx(row["value"] / row["stock"]) and row["settings"]["audio_s"] > 0
+    assert {f"{stage} alone" for stage in ("tokens", "waveforms", "checks", "watermark", "files")} <= set(rows)
+    assert rows["10 s of speech, text to samples, batch 1"]["value"] > 0
+    assert [path.name for path in ROWS.parent.iterdir()] == [ROWS.name]
+
+
 def test_rows_of_other_stages_stay_and_what_is_no_benchmark_does_not(tmp_path, caplog):
     kept, rows = tmp_path / "benchmark.json", Rows("t3", "2 CPU cores", {})
     rows.add("tokens", 7.0, "1/s", stock=2.0)
@@ -59,6 +89,6 @@ def test_wrong_options_are_told_in_one_line(job, story, wrong, told):
 @pytest.mark.parametrize("count", [1, 2, 5, 9, 20])
 def test_a_sample_is_spread_from_long_to_short(count):
     numbers = list(range(9))
-    chosen = t3.spread(numbers, count)
+    chosen = spread(numbers, count)
     assert len(chosen) == min(count, 9) and chosen == sorted(set(chosen))
     assert torch.tensor(chosen).float().mean() == pytest.approx(4, abs=0.6)

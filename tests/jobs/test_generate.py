@@ -48,7 +48,7 @@ def test_a_book_becomes_wavs_and_a_manifest_in_the_order_of_reading(draft):
 
 def test_each_row_tells_the_truth_about_its_wav(draft):
     draft()
-    perth = build_watermarker(WatermarkConfig())
+    perth = build_watermarker(WatermarkConfig(), "cpu")
     for row in rows_of(OUT / "metadata.parquet"):
         path = OUT / row["file_name"]
         samples, rate = soundfile.read(path, dtype="float32")

@@ -1,6 +1,7 @@
 """The main job on a GPU that fails for real: out of memory, and a kernel that takes the whole context with it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from ..conftest import rows_of
 
 pytestmark = pytest.mark.gpu
-TEXT = "".join(f"This is sentence number {n}, and it is followed by another one.\n\n" for n in range(40))
+TEXT = "".join(f"This is sentence number {n}, and it is followed by another one.\n\n" for n in range(1200))
 RUN = """
 import runpy, sys
 sys.argv[0] = "jobs/generate.py"
@@ -24,13 +25,13 @@ POISONED = (
 import os, torch
 from jobs.cli import RESTARTED
 from pipeline.engine.chatterbox import speak
-waveform, calls = speak.waveform, []
-def breaking(*args):
-    calls.append(args)
-    if len(calls) == 10 and RESTARTED not in os.environ:
+waveforms, calls = speak.Speaker._waveforms, []
+def breaking(speaker, rows):
+    calls.append(rows)
+    if len(calls) == 4 and RESTARTED not in os.environ:
         torch.zeros(5, device="cuda")[torch.tensor([7], device="cuda")].sum().item()
-    return waveform(*args)
-speak.waveform = breaking
+    return waveforms(speaker, rows)
+speak.Speaker._waveforms = breaking
 """
     + RUN
 )
@@ -54,12 +55,13 @@ def test_a_job_that_runs_out_of_memory_takes_half_as_many_at_a_time_and_loses_no
     ended = generate(SHORT_OF_MEMORY)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "out of memory on cuda: from here on 128 utterances at a time" in ended.stdout
-    assert len(rows_of(Path("outputs/story/metadata.parquet"))) == 40
+    assert len(rows_of(Path("outputs/story/metadata.parquet"))) == 1200
 
 
 def test_a_poisoned_context_is_left_behind_and_the_job_ends(generate):
     ended = generate(POISONED)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "answers no more (CUDA error: device-side assert triggered" in ended.stdout
-    assert "31 to render" in ended.stdout
-    assert len(rows_of(Path("outputs/story/metadata.parquet"))) == 40
+    left = re.search(r"1200 utterances, (\d+) to render.*answers no more.* (\d+) to render", ended.stdout, re.DOTALL)
+    assert left and int(left[1]) == 1200 and 0 < int(left[2]) < 1200
+    assert len(rows_of(Path("outputs/story/metadata.parquet"))) == 1200

@@ -22,6 +22,11 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def total_memory(device: torch.device) -> int:
+    """Bytes of a CUDA device."""
+    return torch.cuda.get_device_properties(device).total_memory
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes of a CUDA device that this process can still get."""
     free, _ = torch.cuda.mem_get_info(device)

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.engine.chatterbox.model import Models
-    from pipeline.engine.chatterbox.speak import Item, Speaker
+    from pipeline.engine.chatterbox.speak import Speaker
     from pipeline.engine.chatterbox.tokens import Decoders
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ class ChatterboxEngine:
         self._cache = Path(os.path.expanduser(engine.cache))
         self._clip = read_clip(Path(os.path.expanduser(voice.path))) if voice.path else None
         self._checkpoint = checkpoint.resolve(engine.checkpoint, engine.revision, self._cache)
+        self._prepared = self._started = False
+        self._told: dict[str, str] = {}  # what was logged of what is in use
         self._voices: dict[str, Conditionals] = {}  # by the voice encoder's precision
         self.unchecked = frozenset({"no_eos", "cut_off"} if self._checkpoint.is_stand_in else ())
         self.identity = Identity(
@@ -54,8 +57,11 @@ class ChatterboxEngine:
         )
 
     def prepare(self) -> None:
+        if self._prepared:
+            return
         from pipeline.engine.chatterbox import precision, stand_in
 
+        self._prepare_kernels()
         self.precision = precision.resolve(self._wanted, self._device)
         if self._device.type == "cpu" and (size := self._options.batch_size) in ("2", "4"):
             raise UserError(
@@ -69,6 +75,19 @@ class ChatterboxEngine:
             except OSError as error:
                 raise UserError(f"engine.cache={self._cache}: {error.strerror}") from error
         checkpoint.check(self._checkpoint)
+        self._prepared = True
+
+    def _prepare_kernels(self) -> None:
+        from pipeline.engine.chatterbox import compiled
+
+        given = self._options.compile_cache
+        folder = Path(os.path.expanduser(given)) if given else self._cache / "kernels"
+        compiled.configure(self._options.compile, folder)
+        if compiled.compiles(self._device):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"engine.compile_cache={folder}: {error.strerror}; choose another folder") from error
 
     @property
     def ladder(self) -> tuple[Rung, ...]:
@@ -82,46 +101,42 @@ class ChatterboxEngine:
         return min(max(math.ceil(TOKENS_PER_SECOND * predicted_s), FEWEST_TOKENS), self._options.max_tokens)
 
     def synthesize(self, requests: Iterable[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
-        from pipeline.engine.chatterbox.device import ran_out, telling
+        from pipeline.engine.chatterbox.device import telling
 
         with telling(self._device):
-            yield from self._synthesize(requests, stopping, ran_out)
-
-    def _synthesize(
-        self, requests: Iterable[Request], stopping: Callable[[], bool], ran_out: Callable[[Exception], bool]
-    ) -> Iterator[Speech]:
-        waiting, too_large = [], []  # decoded; of these, what does not fit beside the decoder
-        for one in self._decoders.decode(requests, stopping):
-            if stopping():
-                return
-            waiting.append(one)
-            while waiting and (count := self._speaker.ready(waiting)):
-                yield from self._speak(waiting[:count], too_large, ran_out)
-                waiting = waiting[count:]
-        if waiting and not stopping():
-            yield from self._speak(waiting, too_large, ran_out)
-        if too_large:
-            self._decoders.halve()
-        for one in too_large:
-            if stopping():
-                return
-            yield from self._speaker.speak([one])
-
-    def _speak(
-        self, items: "list[Item]", too_large: "list[Item]", ran_out: Callable[[Exception], bool]
-    ) -> Iterator[Speech]:
-        spoken = set()
-        try:
-            for speech in self._speaker.speak(items):
-                spoken.add(speech.request)
+            for speech in self._tell_start(self._synthesize(requests, stopping)):
+                if (found := self.in_use()) != self._told:  # now loaded, or built anew
+                    log.info("in use: %s", "; ".join(f"{what} {how}" for what, how in found.items()))
+                    self._told = found
                 yield speech
-        except Exception as error:
-            if not ran_out(error):
-                raise
-            too_large += [one for one in items if one[0] not in spoken]
+
+    def _tell_start(self, speeches: Iterator[Speech]) -> Iterator[Speech]:
+        """Passes them on."""
+        if self._started:
+            yield from speeches
+            return
+        from pipeline.engine.chatterbox import compiled
+
+        begun, spent_s, self._started = time.monotonic(), compiled.spent_s(), True
+        compiles = compiled.compiles(self._device)
+        log.info("loading weights%s", ", compiling what no earlier run has compiled" if compiles else "")
+        for number, speech in enumerate(speeches):
+            if number == 0:
+                log.info(
+                    "first speech after %.1f s, of which compiled and captured in %.1f s",
+                    time.monotonic() - begun,
+                    compiled.spent_s() - spent_s,
+                )
+            yield speech
+
+    def _synthesize(self, requests: Iterable[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
+        yield from self.speaker.speak(self.decoders.decode(requests, stopping), stopping)
+        if rows := self.speaker.too_large:  # for the decoder's memory
+            self.decoders.halve()
+            yield from self.speaker.speak_alone(rows, stopping)
 
     def in_use(self) -> dict[str, str]:
-        return self.models.in_use() | self._decoders.in_use
+        return self.models.in_use() | self.decoders.in_use
 
     def gpu_memory_gib(self) -> float:
         if "torch" not in sys.modules or self._device.type != "cuda":
@@ -150,13 +165,15 @@ class ChatterboxEngine:
         return Models(self._checkpoint.folder, self._device, self._options.flow_steps)
 
     @cached_property
-    def _decoders(self) -> "Decoders":
+    def decoders(self) -> "Decoders":
+        """Requests to tokens."""
         from pipeline.engine.chatterbox.tokens import Decoders
 
-        return Decoders(self.models, self.voice, self._options)
+        return Decoders(self.models, self.voice, self._options, usual=self.precision.t3)
 
     @cached_property
-    def _speaker(self) -> "Speaker":
+    def speaker(self) -> "Speaker":
+        """Tokens to speech."""
         from pipeline.engine.chatterbox.speak import Speaker
 
         return Speaker(self.models, self.voice)

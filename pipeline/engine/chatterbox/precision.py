@@ -1,6 +1,7 @@
 """Number formats: what `auto` means on a device, and torch's switches for FP32 arithmetic. Knows no model."""
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +13,8 @@ from pipeline.config import FP32, Precision
 log = logging.getLogger(__name__)
 
 BEST = Precision(t3="bf16", flow="bf16", vocoder="tf32", voice_encoder="fp32")
+# Held by who sets a switch of torch's, which are the whole process's, or captures a graph, until all is put back.
+switching = threading.RLock()
 WEIGHTS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}  # TF32 is a way to multiply FP32
 
 
@@ -31,14 +34,15 @@ def resolve(wanted: Precision, device: torch.device) -> Precision:
 def float32_math(number_format: str) -> Iterator[None]:
     """Let FP32 products and convolutions round their factors to TF32, or not. Torch's default: convolutions only."""
     known, tf32, ieee = switches()
-    before = [getattr(switch, name) for switch, name in known]
-    try:
-        for switch, name in known:
-            setattr(switch, name, tf32 if number_format == "tf32" else ieee)
-        yield
-    finally:
-        for (switch, name), value in zip(known, before, strict=True):
-            setattr(switch, name, value)
+    with switching:
+        before = [getattr(switch, name) for switch, name in known]
+        try:
+            for switch, name in known:
+                setattr(switch, name, tf32 if number_format == "tf32" else ieee)
+            yield
+        finally:
+            for (switch, name), value in zip(known, before, strict=True):
+                setattr(switch, name, value)
 
 
 def switches() -> tuple[list[tuple[object, str]], object, object]:

@@ -1,10 +1,16 @@
 """Decoded tokens to speech, as many utterances at a time as fit. Knows nothing of checkpoints, checks or retries.
 
-A waveform depends on its request's tokens, seed and voice, not on what is spoken beside it.
+A waveform depends on its request's tokens, seed and voice, not on what is spoken beside it. For a GPU that is the work
+of a thread and a stream of their own, which are given more before they have finished: starting a batch's kernels takes
+nearly as long as they do, and tokens are decoded meanwhile.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,15 +26,68 @@ from pipeline.voice import Conditionals
 log = logging.getLogger(__name__)
 
 SPEECH_TOKENS = 6561  # ids from here on are marks, not speech
+AHEAD = dict(cuda=2)  # batches that a device is given before the host waits for the first
 Item = tuple[Request, Decoded | Exception]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A request that can be spoken."""
+
+    request: Request
+    tokens: Tensor  # (num_tokens,) int64 on the CPU, speech alone
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Waveforms:
+    """A batch's `samples` (all of them, end to end), which are there when `done` has happened."""
+
+    lengths: Sequence[int]
+    samples: Tensor  # on the CPU
+    done: torch.cuda.Event | None  # None: they are there
 
 
 class Speaker:
     def __init__(self, models: Models, voice_of: Callable[[str], Conditionals]) -> None:
         self._models, self._voice_of = models, voice_of
+        self._begun: deque[tuple[Sequence[Row], Future[Waveforms]]] = deque()
+        self.too_large: list[Row] = []
+        on_gpu = models.device.type == "cuda"
+        self._stream = torch.cuda.Stream(models.device) if on_gpu else None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="speaker") if on_gpu else None
 
-    def ready(self, items: Sequence[Item]) -> int:
-        """How many of the first items to speak now; 0 while there is room for more beside them."""
+    def speak(self, items: Iterable[Item], stopping: Callable[[], bool]) -> Iterator[Speech]:
+        """Speech of all items, in any order, begun as soon as a batch is full, until `stopping` is true.
+
+        Whatever is wrong with a request alone ends up in its `Speech.error`; what finds no memory, in `too_large`.
+        """
+        waiting: list[Item] = []
+        self.too_large, self._begun = [], deque()  # of a call that was stopped
+        for one in items:
+            if stopping():
+                return
+            waiting.append(one)
+            while waiting and (count := self._full(waiting)):
+                yield from self._speak(waiting[:count])
+                waiting = waiting[count:]
+        if waiting and not stopping():
+            yield from self._speak(waiting)
+        yield from self._spoken(0)
+
+    def speak_alone(self, rows: Iterable[Row], stopping: Callable[[], bool]) -> Iterator[Speech]:
+        """The same for what was too large, one by one; raises where even that finds no memory."""
+        self.too_large = []
+        for row in rows:
+            if stopping():
+                return
+            self._begin([row])
+            yield from self._spoken(0)
+            if self.too_large:
+                raise torch.OutOfMemoryError(f"{row.request.utterance.id}: its waveform alone is too large")
+
+    def _full(self, items: Sequence[Item]) -> int:
+        """How many of the first items fill a batch; 0 while there is room for more beside them."""
         precision = items[0][0].precision
         flow, voice = self._models.flow(precision.flow), self._voice_of(precision.voice_encoder)
         taken = 0
@@ -38,47 +97,84 @@ class Speaker:
                 return max(count, 1)
         return 0
 
-    def speak(self, items: Sequence[Item]) -> Iterator[Speech]:
-        """In any order. Whatever is wrong with a request alone ends up in its `Speech.error`."""
-        good: dict[Precision, list[tuple[Request, Decoded, Tensor]]] = {}
+    def _speak(self, items: Sequence[Item]) -> Iterator[Speech]:
+        """Begin with these; yields what has been spoken of them and of earlier ones."""
+        good: dict[Precision, list[Row]] = {}
         for request, decoded in items:
             try:
-                good.setdefault(request.precision, []).append((request, decoded, speech_tokens(decoded)))
+                row = Row(request, speech_tokens(decoded), decoded.ended)
+                good.setdefault(request.precision, []).append(row)
             except FloatingPointError as error:  # the checks call it what it is
                 log.warning("%s: %s", request.utterance.id, error)
                 yield Speech(request, np.full(1, np.nan, np.float32))
             except Exception as error:
                 yield _failed(request, error)
-        for some in good.values():
-            yield from self._speak(some)
+        for rows in good.values():
+            self._begin(rows)
+        yield from self._spoken(AHEAD.get(self._models.device.type, 0))
 
-    def _speak(self, some: Sequence[tuple[Request, Decoded, Tensor]]) -> Iterator[Speech]:
-        """Requests of one precision; if something is wrong, one by one, to find out with which."""
-        try:
-            spoken = self._waveforms([request for request, _, _ in some], [tokens for _, _, tokens in some])
-        except Exception as error:
-            if ran_out(error) or is_lost(self._models.device):
-                raise
-            if len(some) == 1:
-                yield _failed(some[0][0], error)
-                return
-            for one in some:
-                yield from self._speak([one])
-            return
-        for (request, decoded, tokens), samples in zip(some, spoken, strict=True):
-            yield Speech(request, samples, tokens.numpy().astype(np.int16), decoded.ended)
+    def _begin(self, rows: Sequence[Row]) -> None:
+        """Requests of one precision."""
+        if self._thread:
+            future = self._thread.submit(self._waveforms, rows)
+        else:
+            future = Future()
+            try:
+                future.set_result(self._waveforms(rows))
+            except Exception as error:
+                future.set_exception(error)
+        self._begun.append((rows, future))
+
+    def _spoken(self, ahead: int) -> Iterator[Speech]:
+        """What has been spoken, with no more than `ahead` batches left on their way."""
+        while self._begun and (len(self._begun) > ahead or _is_there(self._begun[0][1])):
+            rows, future = self._begun.popleft()
+            error = future.exception()
+            if error:
+                yield from self._not_spoken(rows, error)
+                continue
+            made = future.result()
+            if made.done:
+                made.done.synchronize()
+            for row, samples in zip(rows, made.samples.split(made.lengths), strict=True):
+                yield Speech(row.request, samples.numpy(), row.tokens.numpy().astype(np.int16), row.ended)
+
+    def _not_spoken(self, rows: Sequence[Row], error: BaseException) -> Iterator[Speech]:
+        """If something is wrong, one by one, to find out with which."""
+        if is_lost(self._models.device):
+            raise error
+        if ran_out(error):
+            self.too_large += rows
+        elif len(rows) == 1:
+            yield _failed(rows[0].request, error)
+        else:
+            for row in rows:
+                self._begin([row])
 
     @torch.inference_mode()
-    def _waveforms(self, requests: Sequence[Request], tokens: Sequence[Tensor]) -> list[np.ndarray]:
-        """As `S3Gen.inference`, with a number format for each half. (num_samples,) float32 each, 960 for a token"""
-        precision, seeds = requests[0].precision, [request.seed for request in requests]
-        voice, fade = self._voice_of(precision.voice_encoder), self._models.fade
-        mels = self._models.flow(precision.flow)([one.to(self._models.device) for one in tokens], seeds, voice)
-        spoken = self._models.vocoder(mels, seeds, precision.vocoder)
-        for samples in spoken:
-            samples[: len(fade)] *= fade  # stock hides there what spills over from the prompt
-        together = torch.cat(spoken).cpu()  # one transfer
-        return [samples.numpy() for samples in together.split([len(samples) for samples in spoken])]
+    def _waveforms(self, rows: Sequence[Row]) -> Waveforms:
+        """As `S3Gen.inference`, with a number format for each half; 960 samples for a token."""
+        device, precision, seeds = self._models.device, rows[0].request.precision, [row.request.seed for row in rows]
+        voice, flow = self._voice_of(precision.voice_encoder), self._models.flow(precision.flow)
+        vocoder, fade = self._models.vocoder, self._models.fade
+        if self._stream:  # for weights and voice
+            self._stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
+            mels = flow([row.tokens.to(device) for row in rows], seeds, voice)
+            spoken = vocoder(mels, seeds, precision.vocoder)
+            for samples in spoken:
+                samples[: len(fade)] *= fade  # stock hides there what spills over from the prompt
+            lengths, together = [len(samples) for samples in spoken], torch.cat(spoken)
+            if not self._stream:
+                return Waveforms(lengths, together, None)
+            fetched = torch.empty(together.shape, dtype=together.dtype, pin_memory=True)
+            fetched.copy_(together, non_blocking=True)
+            return Waveforms(lengths, fetched, self._stream.record_event())
+
+
+def _is_there(future: Future[Waveforms]) -> bool:
+    """Or has failed."""
+    return future.done() and (future.exception() is not None or future.result().done.query())
 
 
 def speech_tokens(decoded: Decoded | Exception) -> Tensor:
@@ -93,6 +189,6 @@ def speech_tokens(decoded: Decoded | Exception) -> Tensor:
     return tokens
 
 
-def _failed(request: Request, error: Exception) -> Speech:
+def _failed(request: Request, error: BaseException) -> Speech:
     log.warning("%s: cannot be spoken", request.utterance.id, exc_info=error)
     return Speech(request, np.zeros(0, np.float32), error=f"{type(error).__name__}: {error}")

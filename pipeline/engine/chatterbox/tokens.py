@@ -12,7 +12,7 @@ import torch
 
 from pipeline.config import ChatterboxConfig
 from pipeline.engine import Request
-from pipeline.engine.chatterbox.device import free_memory, ran_out
+from pipeline.engine.chatterbox.device import free_memory, ran_out, total_memory
 from pipeline.engine.chatterbox.model import Models
 from pipeline.engine.chatterbox.precision import WEIGHTS, float32_math
 from pipeline.engine.chatterbox.t3.batch import decode
@@ -29,6 +29,7 @@ START, STOP = 255, 0  # text tokens
 TEXT_LENGTHS = (256, 512, 1024, 2050)  # a book's sentences fit into the first; the model has 2050 positions
 CPU_SIZE, LARGEST_SIZE = 8, 256  # slots; on an H200 tokens a second are most at 256
 CACHE_SHARE = 0.55  # of the memory that is free on a GPU; waveforms need the rest
+RARE = 16  # what is tried again in another number format gets by with so many times less, beside the usual decoder
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,18 @@ class Kind:
 
 
 class Decoders:
-    """Builds a decoder for each kind of requests, and keeps the last one."""
+    """Builds a decoder for each kind of requests, and keeps two: the last in the usual number format, and the last in
+    another one.
+    """
 
-    def __init__(self, models: Models, voice_of: Callable[[str], Conditionals], options: ChatterboxConfig) -> None:
+    def __init__(
+        self, models: Models, voice_of: Callable[[str], Conditionals], options: ChatterboxConfig, usual: str
+    ) -> None:
         self._models, self._voice_of, self._max_tokens = models, voice_of, options.max_tokens
+        self._usual = usual
         self._wanted = None if options.batch_size == "auto" else int(options.batch_size)
         self._most = self._wanted or LARGEST_SIZE  # until memory runs out
-        self._kind: Kind | None = None
-        self.last: Decoder | None = None
+        self._kept: dict[bool, tuple[Kind, Decoder]] = {}  # by whether it is a rare one
         self.in_use: dict[str, str] = {}  # by number format
 
     def decode(
@@ -84,55 +89,65 @@ class Decoders:
                         ) from error
                 self.halve()  # only now: an exception that is being handled keeps the memory of its frames
 
+    @property
+    def last(self) -> Decoder:
+        """The one of the usual number format that was built last."""
+        return self._kept[False][1]
+
     def halve(self) -> None:
-        """Free the last decoder's memory; later ones have half its slots."""
-        self._most = max((self.last.size if self.last else self._most) // 2, 1)
-        self._kind = self.last = None
-        gc.collect()
+        """Free all decoders' memory; later ones have half the slots."""
+        usual = self._kept.get(False)
+        self._most = max((usual[1].size if usual else self._most) // 2, 1)
+        self._forget(rare=False)
+        log.warning("out of memory on %s: from here on %d utterances at a time", self._models.device, self._most)
+
+    def _forget(self, rare: bool) -> None:
+        """Free the memory of the rare decoder, or of both."""
+        self._kept = {which: one for which, one in self._kept.items() if rare and not which}
+        gc.collect()  # a decoder and its graphs know each other
         if self._models.device.type == "cuda":
             torch.cuda.empty_cache()
-        log.warning("out of memory on %s: from here on %d utterances at a time", self._models.device, self._most)
 
     def prompt_of(self, request: Request) -> Prompt:
         words = self._models.tokenizer.text_to_tokens(request.utterance.spoken_text)  # (1, num_text_tokens - 2)
         return Prompt((START, *words[0].tolist(), STOP), request.seed, request.sampling, request.max_tokens)
 
     def decoder_of(self, kind: Kind) -> Decoder:
-        """The last one, if it is of that kind."""
-        if self.last and self._kind == kind:
-            return self.last
-        self._kind = self.last = None  # its memory is wanted
+        """The one that is kept, if it is of that kind."""
+        rare = kind.number_format != self._usual
+        if rare in self._kept:
+            found, decoder = self._kept[rare]
+            if found == kind:
+                return decoder
+            del decoder
+            self._forget(rare)  # its memory is wanted
         weights = self._models.t3(WEIGHTS[kind.number_format])
         capacity = kind.max_text + self._max_tokens + 2
         row = bytes_per_row(len(weights.layers), weights.norm.shape[0], capacity, weights.dtype)
         with float32_math(kind.number_format):
             prefix = read_prefix(weights, self._voice_of(kind.voice), kind.exaggeration, kind.max_text)
-        self.last = Decoder(
+        made = Decoder(
             weights,
             prefix,
-            self._size(2 * row if kind.guided else row),
+            self._size(2 * row if kind.guided else row, rare),
             self._max_tokens,
             number_format=kind.number_format,
             guided=kind.guided,
             with_top_p=kind.with_top_p,
         )
-        self._kind = kind
-        self._tell(kind, self.last)
-        return self.last
+        self._kept[rare] = kind, made
+        self.in_use[f"t3 {kind.number_format}"] = made.in_use()
+        return made
 
-    def _size(self, bytes_each: int) -> int:
+    def _size(self, bytes_each: int, rare: bool) -> int:
+        """Slots; those of a rare decoder depend on the card alone, not on what the usual one has left of it."""
         device = self._models.device
-        if device.type != "cuda" or self._wanted:
-            return min(self._wanted or CPU_SIZE, self._most)
-        return min(fitting(int(CACHE_SHARE * free_memory(device)), bytes_each), self._most)
-
-    def _tell(self, kind: Kind, decoder: Decoder) -> None:
-        """What is really in use, once for each number format."""
-        name = f"t3 {kind.number_format}"
-        if self.in_use.get(name) != (found := decoder.in_use()):
-            self.in_use[name] = found
-            told = self._models.in_use() | {name: found}
-            log.info("in use: %s", "; ".join(f"{what} {how}" for what, how in told.items()))
+        if device.type != "cuda":
+            return 1 if rare else min(self._wanted or CPU_SIZE, self._most)
+        if self._wanted and not rare:
+            return min(self._wanted, self._most)
+        memory = total_memory(device) // RARE if rare else free_memory(device)
+        return min(fitting(int(CACHE_SHARE * memory), bytes_each), self._most)
 
 
 def fitting(memory: int, bytes_each: int) -> int:

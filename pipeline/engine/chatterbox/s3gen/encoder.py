@@ -11,10 +11,16 @@ import torch
 import torch.nn.functional as F
 from chatterbox.models.s3gen.flow import CausalMaskedDiffWithXvec
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.engine.chatterbox.s3gen.weights import Norm
 
 NORM_EPS, LAYER_EPS = 1e-5, 1e-12
+BACKENDS = [
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.MATH,
+]  # cuDNN prepares for each shape
 Linear = tuple[Tensor, Tensor]  # weight and bias
 
 
@@ -89,8 +95,7 @@ def encode(weights: Encoder, tokens: Tensor, lengths: Tensor) -> Tensor:
     x = _embed(weights.embed, weights.tokens[tokens]) * live[..., None]
     x = x + _look_around(weights, x)
     x = _run(weights.layers, x, live)
-    x = x.repeat_interleave(2, dim=1).transpose(1, 2)  # (B, 512, 2 * T)
-    x = F.conv1d(F.pad(x, (4, 0)), *weights.double).transpose(1, 2)
+    x = _convolve(x.repeat_interleave(2, dim=1), weights.double, back=4)  # (B, 2 * T, 512)
     x = _run(weights.layers_doubled, _embed(weights.embed_doubled, x), live.repeat_interleave(2, dim=1))
     return F.linear(F.layer_norm(x, x.shape[-1:], *weights.norm, NORM_EPS), *weights.project)
 
@@ -103,8 +108,13 @@ def _embed(weights: tuple[Linear, Norm], x: Tensor) -> Tensor:
 
 def _look_around(weights: Encoder, x: Tensor) -> Tensor:
     """Three tokens ahead, then two back. (B, T, 512)"""
-    ahead = F.leaky_relu(F.conv1d(F.pad(x.transpose(1, 2), (0, 3)), *weights.look_ahead))
-    return F.conv1d(F.pad(ahead, (2, 0)), *weights.look_back).transpose(1, 2)
+    return _convolve(F.leaky_relu(_convolve(x, weights.look_ahead, ahead=3)), weights.look_back, back=2)
+
+
+def _convolve(x: Tensor, convolution: Linear, back: int = 0, ahead: int = 0) -> Tensor:
+    """As a product of matrices: for convolutions CUDA's libraries prepare anew for each shape. (B, T, 512)"""
+    seen = F.pad(x, (0, 0, back, ahead)).unfold(1, back + ahead + 1, 1)  # (B, T, 512, places)
+    return F.linear(seen.flatten(2), convolution[0].flatten(1), convolution[1])
 
 
 def _run(layers: tuple[Layer, ...], x: Tensor, live: Tensor) -> Tensor:
@@ -138,5 +148,6 @@ def _attend(layer: Layer, x: Tensor, places: Tensor, hidden: Tensor) -> Tensor:
         (batch, heads, length, length), (*far.stride()[:2], 2 * length - 2, 1), far.storage_offset() + length - 1
     )
     bias = near * size**-0.5 + hidden
-    attended = F.scaled_dot_product_attention(q + layer.content_bias, k, v, attn_mask=bias)
+    with sdpa_kernel(BACKENDS):
+        attended = F.scaled_dot_product_attention(q + layer.content_bias, k, v, attn_mask=bias)
     return F.linear(attended.transpose(1, 2).reshape(batch, length, width), *layer.output)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.engine.chatterbox.compiled import compiles
 from pipeline.engine.chatterbox.s3gen import plain
 from pipeline.engine.chatterbox.s3gen.pack import Pack
 from pipeline.engine.chatterbox.s3gen.weights import Block, Estimator, Stage
@@ -18,7 +19,7 @@ EPS = 1e-5
 
 def operations(weights: Estimator) -> ModuleType:
     """`kernels`, where they can run; else `plain`, which has the same functions."""
-    if weights.final_weight.device.type != "cuda" or weights.dtype != torch.bfloat16:
+    if not compiles(weights.final_weight.device) or weights.dtype != torch.bfloat16:
         return plain
     from pipeline.engine.chatterbox.s3gen import kernels  # imports Triton
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from chatterbox.models.s3gen.flow import CausalMaskedDiffWithXvec
 from torch import Tensor
 
-from pipeline.engine.chatterbox.capture import captured
+from pipeline.engine.chatterbox.compiled import captured
 from pipeline.engine.chatterbox.precision import WEIGHTS, float32_math
 from pipeline.engine.chatterbox.s3gen import plain
 from pipeline.engine.chatterbox.s3gen.encoder import encode, fuse_encoder
@@ -85,7 +85,7 @@ class Flow:
                 solver.known[begin:end, :MEL] = one
                 solver.known[begin:end, MEL : 2 * MEL] = speaker
                 solver.known[begin : begin + len(prompt), 2 * MEL :] = prompt
-            solver.run()
+        solver.run()  # starting so many kernels at once takes nearly as long as they do, in which others may go on
         return [solver.state[begin + len(prompt) : end].T.clone() for begin, end in spans]
 
     def _encode(self, tokens: Sequence[Tensor], voice: Conditionals) -> list[Tensor]:
@@ -111,7 +111,7 @@ class Flow:
         pack = make_pack(lengths, size, self.device)
         if size not in self._solvers:
             made = self._make_solver(pack)
-            self._solvers[size] = Solver(made.pack, made.state, made.known, captured(made.run))
+            self._solvers[size] = Solver(made.pack, made.state, made.known, captured(made.run, self.device))
         solver = self._solvers[size]
         solver.pack.position.copy_(pack.position)
         solver.pack.blocks.copy_(pack.blocks)
@@ -123,11 +123,12 @@ class Flow:
         known = torch.zeros(2 * size, 3 * MEL, device=self.device, dtype=dtype)  # the second half: nothing is known
 
         def run() -> None:
-            for number, shifts in enumerate(self._shifts):
-                seen = torch.cat([state.to(dtype).repeat(2, 1), known], dim=1)  # (2 * size, 320)
-                toward, anywhere = estimate(self.estimator, seen, shifts, pack).float().chunk(2)
-                guided = toward + self._guidance * (toward - anywhere)
-                state.add_(guided, alpha=self._times[number + 1] - self._times[number])
+            with float32_math(self.number_format):
+                for number, shifts in enumerate(self._shifts):
+                    seen = torch.cat([state.to(dtype).repeat(2, 1), known], dim=1)  # (2 * size, 320)
+                    toward, anywhere = estimate(self.estimator, seen, shifts, pack).float().chunk(2)
+                    guided = toward + self._guidance * (toward - anywhere)
+                    state.add_(guided, alpha=self._times[number + 1] - self._times[number])
 
         return Solver(pack, state, known, run)
 

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from pipeline.engine.chatterbox.compiled import compiles
 from pipeline.engine.chatterbox.t3.sampler import random_bits
 
 FLOW, PHASES, SOURCE = range(2**31, 2**31 + 3)
@@ -24,7 +25,7 @@ def normal(seeds: Tensor, stream: int, count: int) -> Tensor:
 
     On CUDA in one pass over memory, and equal to what other devices draw but for the rounding of log, cos and sin.
     """
-    if seeds.device.type == "cuda":
+    if compiles(seeds.device):
         from pipeline.engine.chatterbox.s3gen.noise_kernels import normal as draw  # imports Triton
 
         return draw(seeds, stream, count)

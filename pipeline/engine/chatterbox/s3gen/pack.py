@@ -30,6 +30,8 @@ def make_pack(lengths: Sequence[int], size: int, device: torch.device) -> Pack:
     """
     position = torch.zeros(size, dtype=torch.int32)
     blocks = torch.zeros(-(-size // BLOCK) + max(size // SHORTEST, 1), 3, dtype=torch.int32)
+    if sum(lengths) > size or sum(-(-length // BLOCK) for length in lengths) > len(blocks):
+        raise ValueError(f"{len(lengths)} sequences of {sum(lengths)} frames do not fit into {size} frames")
     spans, made, begin = [], [], 0
     for length in lengths:
         end = begin + length
@@ -37,8 +39,6 @@ def make_pack(lengths: Sequence[int], size: int, device: torch.device) -> Pack:
         position[begin:end] = torch.arange(length)
         made += [(first, begin, end) for first in range(begin, end, BLOCK)]
         begin = end
-    if begin > size or len(made) > len(blocks):
-        raise ValueError(f"{len(spans)} sequences of {begin} frames do not fit into {size} frames")
     blocks[: len(made)] = torch.tensor(made, dtype=torch.int32)
     again = torch.where(blocks[:, 1:2] < blocks[:, 2:], blocks + size, 0)
     return Pack(

@@ -15,17 +15,20 @@ import torch.nn.functional as F
 from chatterbox.models.s3gen.hifigan import HiFTGenerator
 from torch import Tensor
 
-from pipeline.engine.chatterbox.precision import float32_math
+from pipeline.engine.chatterbox.compiled import compiles
+from pipeline.engine.chatterbox.precision import float32_math, switching
 from pipeline.engine.chatterbox.s3gen import vocoder_plain
 from pipeline.engine.chatterbox.s3gen.noise import PHASES, SOURCE, normal, uniform
 from pipeline.engine.chatterbox.s3gen.vocoder_plain import within
 from pipeline.engine.chatterbox.s3gen.vocoder_weights import Block, Stage, Weights, fold
 from pipeline.engine.chatterbox.t3.sampler import WORD
+from pipeline.groups import groups
 
 # Mel frames of a group with its padding, which bounds its memory: the last stage has some ten tensors of 31 kB a frame,
 # beside what libraries need. A CPU gains nothing from company.
 GROUP = dict(cuda=8192)
-BUCKET = dict(cuda=32)  # a group is as long as a multiple of so many frames: libraries prepare for each shape anew
+# Preparing for a new shape takes 50 ms in all: few shapes, which cost some padding.
+LEAST_STEP = dict(cuda=32)  # frames between lengths
 
 
 class Vocoder:
@@ -43,31 +46,17 @@ class Vocoder:
         """
         device = self.weights.device
         spoken: list[Tensor | None] = [None] * len(mels)
-        for rows, length in groups(
-            [mel.shape[1] for mel in mels], GROUP.get(device.type, 1), BUCKET.get(device.type, 1)
-        ):
-            padded = mels[rows[0]].new_zeros(len(rows), mels[rows[0]].shape[0], length)  # (B, 80, T)
-            for row, mel in zip(padded, (mels[row] for row in rows), strict=True):
+        made = groups([mel.shape[1] for mel in mels], GROUP.get(device.type, 1), LEAST_STEP.get(device.type))
+        for rows, count, length in made:
+            padded = mels[rows[0]].new_zeros(count, mels[rows[0]].shape[0], length)  # (B, 80, T)
+            for row, mel in zip(padded, (mels[row] for row in rows), strict=False):
                 row[:, : mel.shape[1]] = mel
-            numbers = [(mels[row].shape[1], seeds[row]) for row in rows]
+            numbers = [(mels[row].shape[1], seeds[row]) for row in rows] + [(0, 0)] * (count - len(rows))
             lengths, group_seeds = torch.tensor(numbers).to(device, non_blocking=True).T.contiguous()  # (B,) int64 each
             samples = vocode(self.weights, padded, lengths, group_seeds, number_format)  # (B, 480 T)
-            for row, speech, (frames, _) in zip(rows, samples, numbers, strict=True):
+            for row, speech, (frames, _) in zip(rows, samples, numbers, strict=False):
                 spoken[row] = speech[: frames * self.weights.frame]
         return spoken
-
-
-def groups(lengths: Sequence[int], limit: int, bucket: int) -> Iterator[tuple[list[int], int]]:
-    """Rows of similar lengths and the length to pad them to, the longest first.
-
-    With its padding a group is no larger than `limit`, unless it is one row.
-    """
-    rows = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    while rows:
-        length = -(-lengths[rows[0]] // bucket) * bucket
-        count = max(limit // length, 1)
-        yield rows[:count], length
-        rows = rows[count:]
 
 
 def vocode(weights: Weights, mels: Tensor, lengths: Tensor, seeds: Tensor, number_format: str) -> Tensor:
@@ -84,12 +73,13 @@ def vocode(weights: Weights, mels: Tensor, lengths: Tensor, seeds: Tensor, numbe
 def repeatable() -> Iterator[None]:
     """Without cuDNN's transposed convolutions that add up in the order in which they come to it."""
     cudnn = torch.backends.cudnn
-    before = cudnn.deterministic
-    try:
-        cudnn.deterministic = True
-        yield
-    finally:
-        cudnn.deterministic = before
+    with switching:
+        before = cudnn.deterministic
+        try:
+            cudnn.deterministic = True
+            yield
+        finally:
+            cudnn.deterministic = before
 
 
 def f0(weights: Weights, mels: Tensor, lengths: Tensor) -> Tensor:
@@ -199,7 +189,7 @@ def synthesise(weights: Weights, x: Tensor, lengths: Tensor) -> Tensor:
 
 def operations(device: torch.device) -> ModuleType:
     """`vocoder_plain` or `vocoder_kernels`, which have the same functions."""
-    if device.type != "cuda":
+    if not compiles(device):
         return vocoder_plain
     from pipeline.engine.chatterbox.s3gen import vocoder_kernels  # imports Triton
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.engine.chatterbox.capture import captured
+from pipeline.engine.chatterbox.compiled import captured
 from pipeline.engine.chatterbox.precision import float32_math
 from pipeline.engine.chatterbox.t3.cache import Cache
 from pipeline.engine.chatterbox.t3.slots import Prompt, empty_slots, start, stop
@@ -72,7 +72,7 @@ class Decoder:
         self.slots = empty_slots(size, max_tokens, len(weights.head), weights.device)
         self._reports: deque[tuple[Tensor, torch.cuda.Event]] = deque()
         self._readers: dict[int, Reader] = {}  # by length
-        self._replay = self._captured(self._step)
+        self._replay = captured(self._step, weights.device)
 
     @property
     def group(self) -> int:
@@ -203,7 +203,7 @@ class Decoder:
                 made = read_text(self.weights, text, self.cache.prefix)
             self.cache.own[..., :length, :].index_copy_(2, slots, made)
 
-        return Reader(text, slots, self._captured(read))
+        return Reader(text, slots, captured(read, device))
 
     def _padded(self, prompt: Prompt) -> int:
         bucket = BUCKET.get(self.weights.device.type, 1)
@@ -223,7 +223,3 @@ class Decoder:
         copy, copied = self._reports.popleft()
         copied.synchronize()
         return copy.tolist()
-
-    def _captured(self, work: Callable[[], None]) -> Callable[[], None]:
-        """`work` as a CUDA graph; elsewhere `work` itself."""
-        return captured(work) if self.weights.device.type == "cuda" else work

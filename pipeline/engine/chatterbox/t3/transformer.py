@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.engine.chatterbox.compiled import compiles
 from pipeline.engine.chatterbox.t3 import plain
 from pipeline.engine.chatterbox.t3.weights import CONDITIONING, Weights, conditioning, linear
 from pipeline.voice import Conditionals
@@ -17,7 +18,7 @@ from pipeline.voice import Conditionals
 
 def operations(device: torch.device) -> ModuleType:
     """`plain` or `kernels`, which have the same functions."""
-    if device.type != "cuda":
+    if not compiles(device):
         return plain
     from pipeline.engine.chatterbox.t3 import kernels  # imports Triton
 

@@ -1,0 +1,128 @@
+"""S3Gen and the watermark: seconds of speech a second, from tokens to watermarked samples, and of each part alone."""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from pipeline.benchmark.machine import hardware, timed
+from pipeline.benchmark.sample import requests_of, spread
+from pipeline.benchmark.stock import Stock
+from pipeline.benchmark.table import Row, Rows
+from pipeline.config import BenchmarkConfig
+from pipeline.engine import Request
+from pipeline.engine.chatterbox import ChatterboxEngine
+from pipeline.engine.chatterbox.s3gen.flow import Flow
+from pipeline.engine.chatterbox.speak import SPEECH_TOKENS, Speaker
+from pipeline.engine.chatterbox.t3.decoder import Decoded
+from pipeline.engine.chatterbox.t3.slots import Prompt
+from pipeline.plan import Planned
+from pipeline.voice import Conditionals
+from pipeline.watermark import Watermarker, build_watermarker
+
+log = logging.getLogger(__name__)
+
+ALONE = 250  # tokens, 10 s
+Item = tuple[Request, Decoded]
+
+
+def measure(engine: ChatterboxEngine, planned: Sequence[Planned], config: BenchmarkConfig) -> list[Row]:
+    """Random tokens, as many for each of `planned` as its text predicts: what they are changes no time."""
+    models, device, rate = engine.models, engine.models.device, engine.sample_rate
+    requests = requests_of(engine, planned, config)
+    items = [(request, drawn(request, request.max_tokens)) for request in requests]
+    prompt = engine.voice(engine.precision.voice_encoder).prompt_token.shape[1]
+    settings = dict(precision=str(engine.precision), checkpoint=engine.identity.model, prompt_tokens=prompt)
+    settings |= dict(flow_steps=config.engine.flow_steps, utterances=len(items))
+    rows = Rows("s3gen", hardware(device), settings)
+    few = spread(items, config.stock_utterances)
+    stock = Stock(engine).x_realtime([decoded.tokens for _, decoded in few])
+    log.info("stock: %.1f x real time", stock)
+
+    speaker, watermarker = Speaker(models, engine.voice), build_watermarker(config.watermark, engine.device)
+    with timed(device) as start:
+        spoken = [speech.samples for speech in speaker.speak(items, lambda: False)]
+        marked = [one for batch in gathered(spoken, watermarker, rate) for one in watermarker.apply(batch, rate)]
+    audio_s = sum(len(samples) for samples in spoken) / rate
+    with timed(device) as whole:
+        speech = (speech.samples for speech in speaker.speak(items, lambda: False))
+        for batch in gathered(speech, watermarker, rate):
+            watermarker.apply(batch, rate)
+    rows.add("tokens to watermarked samples", audio_s / whole.seconds, "x real time", stock, audio_s=audio_s)
+    rows.add("first start, weights loaded, graphs captured", start.seconds - whole.seconds, "s")
+    for name, seconds in _parts(engine, items, spoken, marked, watermarker).items():
+        rows.add(f"{name} alone", audio_s / seconds, "x real time", audio_s=audio_s)
+    rows.add("10 s of speech alone", _alone(speaker, requests[0], device), "s")
+    if device.type == "cuda":
+        rows.add("peak memory", torch.cuda.max_memory_allocated(device) / 2**30, "GiB")
+    return rows.made
+
+
+def drawn(request: Request, count: int) -> Decoded:
+    """So many speech tokens, by the request's seed."""
+    generator = torch.Generator().manual_seed(request.seed)
+    prompt = Prompt((), request.seed, request.sampling, count)
+    return Decoded(prompt, torch.randint(SPEECH_TOKENS, (count,), generator=generator), ended=True, finite=True)
+
+
+def gathered(spoken: Sequence[np.ndarray], watermarker: Watermarker, rate: int) -> Iterator[list[np.ndarray]]:
+    """Batches of as many seconds as the watermarker likes best."""
+    batch: list[np.ndarray] = []
+    for samples in spoken:
+        batch.append(samples)
+        if sum(map(len, batch)) / rate >= watermarker.batch_s:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+@torch.inference_mode()
+def _parts(
+    engine: ChatterboxEngine,
+    items: Sequence[Item],
+    spoken: Sequence[np.ndarray],
+    marked: Sequence[np.ndarray],
+    watermarker: Watermarker,
+) -> dict[str, float]:
+    """Seconds that each part takes for all of `items`."""
+    models, device, rate, precision = engine.models, engine.models.device, engine.sample_rate, engine.precision
+    flow, voice, seconds = models.flow(precision.flow), engine.voice(precision.voice_encoder), {}
+    packs = list(_packs(items, flow, voice))
+    with timed(device) as run:
+        mels = [
+            flow([one.tokens.to(device) for _, one in pack], [asked.seed for asked, _ in pack], voice) for pack in packs
+        ]
+    seconds["flow"] = run.seconds
+    with timed(device) as run:
+        for pack, made in zip(packs, mels, strict=True):
+            models.vocoder(made, [asked.seed for asked, _ in pack], precision.vocoder)
+    seconds["vocoder"] = run.seconds
+    for name, work, samples in (("watermark", watermarker.apply, spoken), ("its detection", watermarker.score, marked)):
+        with timed(device) as run:
+            for batch in gathered(samples, watermarker, rate):
+                work(batch, rate)
+        seconds[name] = run.seconds
+    return seconds
+
+
+def _packs(items: Sequence[Item], flow: Flow, voice: Conditionals) -> Iterator[list[Item]]:
+    """In their order, as many as the flow likes best at once."""
+    pack: list[Item] = []
+    for item in items:
+        frames = sum(flow.frames(len(decoded.tokens), voice) for _, decoded in [*pack, item])
+        if pack and frames > flow.size:
+            yield pack
+            pack = []
+        pack.append(item)
+    yield pack
+
+
+def _alone(speaker: Speaker, request: Request, device: torch.device) -> float:
+    """Seconds from tokens to samples, where nobody else is spoken."""
+    item = (request, drawn(request, ALONE))
+    for _ in range(2):  # the first prepares
+        with timed(device) as run:
+            list(speaker.speak([item], lambda: False))
+    return run.seconds

@@ -1,0 +1,73 @@
+"""Stock Chatterbox on the engine's weights and device, in FP32 as stock loads it: what all speeds are held against."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from chatterbox.models.t3.modules.cond_enc import T3Cond
+from torch import Tensor
+
+from pipeline.benchmark.machine import timed
+from pipeline.config import ChatterboxConfig
+from pipeline.engine import Request
+from pipeline.engine.chatterbox import ChatterboxEngine
+from pipeline.engine.chatterbox.model import S3GEN_FILE, load, load_t3
+from pipeline.engine.chatterbox.speak import SPEECH_TOKENS
+from pipeline.engine.chatterbox.tokens import Decoders
+from pipeline.watermark import Perth, load_perth
+
+
+class Stock:
+    """One utterance after the other, as `ChatterboxTTS.generate` does it; each part is loaded when first asked for."""
+
+    def __init__(self, engine: ChatterboxEngine) -> None:
+        self._engine, self.device = engine, engine.models.device
+        self._text_of = Decoders(engine.models, engine.voice, ChatterboxConfig(), usual="fp32").prompt_of
+        self._modules: dict[str, torch.nn.Module] = {}
+        self._perth = Perth(load_perth())  # on the CPU
+
+    def tokens(self, request: Request, max_tokens: int | None = None) -> Tensor:
+        """(num_tokens,) int64 on the device: all that T3 draws"""
+        t3 = self._module("t3", lambda: load_t3(self._engine.models.folder, self.device))
+        voice, sampling = self._engine.voice("fp32"), request.sampling
+        cond = T3Cond(
+            speaker_emb=voice.speaker_emb,
+            cond_prompt_speech_tokens=voice.cond_prompt_speech_tokens,
+            emotion_adv=torch.full((1, 1, 1), sampling.exaggeration),
+        ).to(device=self.device)
+        with torch.inference_mode():
+            return t3.inference(
+                t3_cond=cond,
+                text_tokens=torch.tensor([self._text_of(request).text] * 2, device=self.device),
+                max_new_tokens=max_tokens or request.max_tokens,
+                **{name: value for name, value in vars(sampling).items() if name != "exaggeration"},
+            )[0]
+
+    def samples(self, tokens: Tensor) -> np.ndarray:
+        """(num_samples,) float32, watermarked"""
+        s3gen = self._module("s3gen", lambda: load(S3GEN_FILE, self._engine.models.folder, self.device))
+        with torch.inference_mode():
+            speech, _ = s3gen.inference(tokens[tokens < SPEECH_TOKENS], ref_dict=self._engine.voice("fp32").gen())
+        (marked,) = self._perth.apply([speech[0].cpu().numpy()], self._engine.sample_rate)
+        return marked
+
+    def tokens_per_second(self, requests: Sequence[Request]) -> float:
+        self.tokens(requests[0], max_tokens=10)  # libraries choose their kernels
+        with timed(self.device) as run:
+            count = sum(len(self.tokens(request)) for request in requests)
+        return count / run.seconds
+
+    def x_realtime(self, rows: Sequence[Request | Tensor]) -> float:
+        """From texts, or from tokens, to watermarked samples."""
+        self.samples(self._tokens_of(rows[0], 10))
+        with timed(self.device) as run:
+            count = sum(len(self.samples(self._tokens_of(row))) for row in rows)
+        return count / self._engine.sample_rate / run.seconds
+
+    def _tokens_of(self, row: Request | Tensor, most: int | None = None) -> Tensor:
+        return self.tokens(row, most) if isinstance(row, Request) else row[:most].to(self.device)
+
+    def _module(self, name: str, build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+        if name not in self._modules:
+            self._modules[name] = build()
+        return self._modules[name]

@@ -1,0 +1,56 @@
+"""What is compiled for a CUDA device, Triton kernels and CUDA graphs: whether at all, and where it is kept.
+
+One switch for the whole process, since kernels are. Knows nothing of what is computed.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from pipeline.engine.chatterbox.precision import switching
+
+log = logging.getLogger(__name__)
+
+_wanted = True
+_spent_s = 0.0
+
+
+def configure(wanted: bool, cache: Path | None) -> None:
+    """`cache`: folder of kernels, for this process and later ones; None: Triton's own."""
+    global _wanted
+    _wanted = wanted
+    if cache:
+        os.environ["TRITON_CACHE_DIR"] = str(cache)  # read when a kernel is first wanted
+
+
+def compiles(device: torch.device) -> bool:
+    """Whether work on `device` is done by kernels and graphs; else by plain PyTorch, which computes the same."""
+    return _wanted and device.type == "cuda"
+
+
+def spent_s() -> float:
+    """Seconds that compiling and capturing have taken so far."""
+    return _spent_s
+
+
+def captured(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """`work`, which touches only memory at fixed addresses, so that all its kernels are started at once."""
+    global _spent_s
+    if not compiles(device):
+        return work
+    with switching:
+        begun, stream = time.monotonic(), torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):  # kernels are compiled, and libraries choose theirs
+            work()
+            work()
+        torch.cuda.current_stream(device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads go on
+            work()
+        _spent_s += time.monotonic() - begun
+    return graph.replay
