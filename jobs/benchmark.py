@@ -33,7 +33,8 @@ def benchmark(config: BenchmarkConfig, stop: Stop) -> int:
     folder = RunFolder(Path(config.out))
     with folder.writing():
         folder.root.mkdir(parents=True, exist_ok=True)
-        rows = measure(engine, book, config, stop)
+    rows = measure(engine, book, config, stop)
+    with folder.writing():
         log.info("kept in %s", save(folder.root, rows))
     print(show(rows))
     return 0
@@ -45,7 +46,13 @@ def measure(engine: Engine, book: Sequence[Planned], config: BenchmarkConfig, st
 
     planned = sample(book, config.utterances, config.seed)
     if config.stage == "job":
-        return job.measure(book, planned, config, lambda changed, engine: generate(changed, stop, engine))
+
+        def render(changed: BenchmarkConfig, engine: Engine) -> None:
+            generate(changed, stop, engine)
+            if stop():  # half a job has no speed
+                raise SystemExit(128 + stop.signum)
+
+        return job.measure(book, planned, config, render)
     return {"t3": t3, "s3gen": s3gen}[config.stage].measure(engine, planned, config)
 
 

@@ -5,6 +5,7 @@ looks around (the reflection at both ends, convolutions, overlapping frames, mea
 row ends: each comes out as if it were alone. The weights and the numbers of the transform are Perth's own.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.transforms import Resample
 
-from pipeline.engine.chatterbox.device import telling
-from pipeline.engine.chatterbox.precision import float32_math
+from pipeline.engine.chatterbox.device import ran_out, telling
+from pipeline.engine.chatterbox.precision import float32_math, repeatable
 from pipeline.groups import groups
 from pipeline.watermark import ready_to_mark, ready_to_score
+
+log = logging.getLogger(__name__)
 
 GROUP_S = 160  # seconds of audio, padding included, that are computed together, in 0.8 GB
 LEAST_STEP_S = 0.5  # between the lengths of groups
@@ -33,10 +36,11 @@ class BatchedPerth:
     batch_s = 320.0
 
     def __init__(self, net: PerthNet, device: str) -> None:
-        self._device = torch.device(device)
-        self._net = net.to(self._device).eval()
+        self._device, self._group_s = torch.device(device), float(GROUP_S)
         self._hop, self._n_fft = net.hp.hop_size, net.hp.n_fft
-        self._window = torch.hann_window(self._n_fft, device=self._device)
+        with telling(self._device):
+            self._net = net.to(self._device).eval()
+            self._window = torch.hann_window(self._n_fft, device=self._device)
 
     def apply(self, samples: Sequence[np.ndarray], rate: int) -> list[np.ndarray]:
         def mark(rows: Tensor, lengths: Tensor) -> Tensor:
@@ -61,18 +65,34 @@ class BatchedPerth:
     def _in_groups(
         self, work: Callable[[Tensor, Tensor], Tensor], samples: Sequence[np.ndarray], rate: int
     ) -> list[np.ndarray]:
-        """`work` on rows (B, N) with lengths (B,), a group of similar lengths at a time; a result for each sample."""
-        results: dict[int, np.ndarray] = {}
+        """`work` on rows (B, N) with lengths (B,), a group of similar lengths at a time; a result for each sample.
+
+        Where memory runs out, groups are half as large from then on.
+        """
         with torch.inference_mode(), telling(self._device):
-            for group, count, length in groups([len(row) for row in samples], GROUP_S * rate, int(LEAST_STEP_S * rate)):
-                rows, lengths = torch.zeros(count, length), torch.full((count,), length)
-                for number, i in enumerate(group):
-                    lengths[number] = len(samples[i])
-                    rows[number, : len(samples[i])] = torch.from_numpy(samples[i])
-                rows, lengths = rows.to(self._device), lengths.to(self._device)
-                with float32_math("fp32"):
-                    done = work(rows, lengths)
-                results.update(zip(group, done.cpu().numpy(), strict=False))  # rows behind them are silence
+            while self._group_s >= 1:
+                try:
+                    return self._in_groups_of(int(self._group_s * rate), work, samples, rate)
+                except Exception as error:
+                    if not ran_out(error):
+                        raise
+                self._group_s /= 2
+                log.warning("out of memory on %s: watermarks in groups of %g s", self._device, self._group_s)
+            return self._in_groups_of(0, work, samples, rate)
+
+    def _in_groups_of(
+        self, limit: int, work: Callable[[Tensor, Tensor], Tensor], samples: Sequence[np.ndarray], rate: int
+    ) -> list[np.ndarray]:
+        results: dict[int, np.ndarray] = {}
+        for group, count, length in groups([len(row) for row in samples], limit, int(LEAST_STEP_S * rate)):
+            rows, lengths = torch.zeros(count, length), torch.full((count,), length)
+            for number, i in enumerate(group):
+                lengths[number] = len(samples[i])
+                rows[number, : len(samples[i])] = torch.from_numpy(samples[i])
+            rows, lengths = rows.to(self._device), lengths.to(self._device)
+            with float32_math("fp32"), repeatable():
+                done = work(rows, lengths)
+            results.update(zip(group, done.cpu().numpy(), strict=False))  # rows behind them are silence
         return [results[i] for i in range(len(samples))]
 
     def _analyse(self, rows: Tensor, lengths: Tensor, rate: int) -> tuple[Tensor, Tensor]:

@@ -44,23 +44,28 @@ class Synthesizer:
     def run(self, planned: Sequence[Planned]) -> None:
         """Render `planned`; each utterance ends as one row, ok or failed, unless `stopping` turns true first."""
         parts = windows(planned, self.config.plan.window)
-        for part in parts:
-            if self.stopping():
-                break
-            made = buckets(part, self.config.plan)
-            self.telemetry.window_starts(padding_waste(made))
-            pending = [Task(item) for bucket in made for item in bucket]
-            for rung in (Rung(), *self.engine.ladder):
-                pending = self._attempt(pending, rung)
-                if not pending or self.stopping():
+        try:
+            for part in parts:
+                if self.stopping():
                     break
-            if not self.stopping():
-                for task in pending:
-                    self._count(self.writer.fail(task))
-            if part is parts[-1]:  # else the engine goes on at once, and the next window counts what is being written
-                self._count(self.writer.flush())
-            self.telemetry.window_ends(self.engine.gpu_memory_gib())
-        self._count(self.writer.flush())
+                self._window(part)
+                if part is parts[-1]:  # else the engine goes on at once, and the next counts what is being written
+                    self._count(self.writer.flush())
+                self.telemetry.window_ends(self.engine.gpu_memory_gib())
+        finally:  # what was being written when something went wrong counts as well
+            self._count(self.writer.flush())
+
+    def _window(self, part: Sequence[Planned]) -> None:
+        made = buckets(part, self.config.plan)
+        self.telemetry.window_starts(padding_waste(made))
+        pending = [Task(item) for bucket in made for item in bucket]
+        for rung in (Rung(), *self.engine.ladder):
+            pending = self._attempt(pending, rung)
+            if not pending or self.stopping():
+                break
+        if not self.stopping():
+            for task in pending:
+                self._count(self.writer.fail(task))
 
     def _attempt(self, tasks: Iterable[Task], rung: Rung) -> list[Task]:
         """Try every task once; returns those whose speech is bad."""

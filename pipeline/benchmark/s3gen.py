@@ -13,7 +13,7 @@ from pipeline.benchmark.table import Row, Rows
 from pipeline.config import BenchmarkConfig
 from pipeline.engine import Request
 from pipeline.engine.chatterbox import ChatterboxEngine
-from pipeline.engine.chatterbox.s3gen.flow import Flow
+from pipeline.engine.chatterbox.s3gen.flow import Flow, best_size, frames
 from pipeline.engine.chatterbox.speak import SPEECH_TOKENS, Speaker
 from pipeline.engine.chatterbox.t3.decoder import Decoded
 from pipeline.engine.chatterbox.t3.slots import Prompt
@@ -111,8 +111,8 @@ def _packs(items: Sequence[Item], flow: Flow, voice: Conditionals) -> Iterator[l
     """In their order, as many as the flow likes best at once."""
     pack: list[Item] = []
     for item in items:
-        frames = sum(flow.frames(len(decoded.tokens), voice) for _, decoded in [*pack, item])
-        if pack and frames > flow.size:
+        taken = sum(frames(len(decoded.tokens), voice) for _, decoded in [*pack, item])
+        if pack and taken > best_size(flow.device, flow.number_format):
             yield pack
             pack = []
         pack.append(item)

@@ -9,6 +9,7 @@ import torch
 
 from pipeline.engine.chatterbox.s3gen import flow as module
 from pipeline.engine.chatterbox.s3gen.flow import SIZES, Flow
+from pipeline.engine.chatterbox.s3gen.flow import frames as frames_of
 from pipeline.voice import Conditionals
 
 COMPARE = """
@@ -75,12 +76,12 @@ def on_gpu(engine):
     return Flow(engine.models.s3gen.flow, device, "bf16", 4), engine.models.builtin_voice.to(device)
 
 
-def filling(size: int, flow: Flow, voice: Conditionals) -> tuple[list[torch.Tensor], list[int]]:
+def filling(size: int, voice: Conditionals) -> tuple[list[torch.Tensor], list[int]]:
     """Tokens and seeds of as many utterances as fit, of lengths that are multiples of nothing."""
     counts, frames = [], 0
-    while frames + flow.frames(count := 7 + 61 * len(counts) % 211, voice) <= size:
+    while frames + frames_of(count := 7 + 61 * len(counts) % 211, voice) <= size:
         counts.append(count)
-        frames += flow.frames(count, voice)
+        frames += frames_of(count, voice)
     return [tokens_of(count) for count in counts], list(range(len(counts)))
 
 
@@ -92,7 +93,7 @@ def tokens_of(count: int) -> torch.Tensor:
 @pytest.mark.parametrize("size", SIZES)
 def test_every_captured_pack_has_the_mels_of_plain_operations(size, on_gpu, monkeypatch):
     flow, voice = on_gpu
-    asked = *filling(size, flow, voice), voice
+    asked = *filling(size, voice), voice
     ours = flow(*asked)
     assert size in flow._solvers
     monkeypatch.setattr(module, "captured", lambda work, device: work)
@@ -110,7 +111,7 @@ def test_every_captured_pack_has_the_mels_of_plain_operations(size, on_gpu, monk
 @pytest.mark.parametrize("size", SIZES)
 def test_on_a_gpu_bits_do_not_depend_on_order_or_company(size, on_gpu):
     flow, voice = on_gpu
-    tokens, seeds = filling(size, flow, voice)
+    tokens, seeds = filling(size, voice)
     expected = flow(tokens, seeds, voice)
     turned = flow(tokens[::-1], seeds[::-1], voice)[::-1]
     assert all(torch.equal(mel, other) for mel, other in zip(expected, turned, strict=True))

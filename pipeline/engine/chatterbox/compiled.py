@@ -1,30 +1,23 @@
-"""What is compiled for a CUDA device, Triton kernels and CUDA graphs: whether at all, and where it is kept.
+"""What is compiled for a CUDA device, Triton kernels and CUDA graphs, and whether it is.
 
 One switch for the whole process, since kernels are. Knows nothing of what is computed.
 """
 
-import logging
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
+from pipeline.engine.chatterbox.device import side_streams
 from pipeline.engine.chatterbox.precision import switching
-
-log = logging.getLogger(__name__)
 
 _wanted = True
 _spent_s = 0.0
 
 
-def configure(wanted: bool, cache: Path | None) -> None:
-    """`cache`: folder of kernels, for this process and later ones; None: Triton's own."""
+def configure(wanted: bool) -> None:
     global _wanted
     _wanted = wanted
-    if cache:
-        os.environ["TRITON_CACHE_DIR"] = str(cache)  # read when a kernel is first wanted
 
 
 def compiles(device: torch.device) -> bool:
@@ -43,14 +36,14 @@ def captured(work: Callable[[], None], device: torch.device) -> Callable[[], Non
     if not compiles(device):
         return work
     with switching:
-        begun, stream = time.monotonic(), torch.cuda.Stream(device)
+        begun, stream = time.monotonic(), side_streams(device).capture
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):  # kernels are compiled, and libraries choose theirs
             work()
             work()
         torch.cuda.current_stream(device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads go on
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):  # other threads go on
             work()
         _spent_s += time.monotonic() - begun
     return graph.replay

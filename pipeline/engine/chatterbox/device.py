@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 
 import torch
 
+from pipeline.engine.chatterbox.precision import switching
 from pipeline.errors import DeviceLost, UserError, WorkError
 
 NO_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")  # the driver, cuBLAS and cuDNN, the CPU
@@ -45,10 +48,24 @@ def is_lost(device: torch.device) -> bool:
     if device.type != "cuda":
         return False
     try:
-        torch.cuda.synchronize(device)
+        with switching:  # waiting for the whole device would spoil a graph that is being captured
+            torch.cuda.synchronize(device)
     except RuntimeError:
         return True
     return False
+
+
+@dataclass(frozen=True)
+class SideStreams:
+    """One of each for the process: torch has 32 and hands them out in turn, and no other work may enter a capture."""
+
+    capture: torch.cuda.Stream
+    waveforms: torch.cuda.Stream
+
+
+@cache
+def side_streams(device: torch.device) -> SideStreams:
+    return SideStreams(torch.cuda.Stream(device), torch.cuda.Stream(device))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -80,14 +81,17 @@ class ChatterboxEngine:
     def _prepare_kernels(self) -> None:
         from pipeline.engine.chatterbox import compiled
 
+        compiled.configure(self._options.compile)
+        if not compiled.compiles(self._device):
+            return
         given = self._options.compile_cache
         folder = Path(os.path.expanduser(given)) if given else self._cache / "kernels"
-        compiled.configure(self._options.compile, folder)
-        if compiled.compiles(self._device):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"engine.compile_cache={folder}: {error.strerror}; choose another folder") from error
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UserError(f"engine.compile_cache={folder}: {error.strerror}; choose another folder") from error
+        os.environ["TRITON_CACHE_DIR"] = str(folder)  # read when a kernel is first wanted
 
     @property
     def ladder(self) -> tuple[Rung, ...]:
@@ -153,9 +157,14 @@ class ChatterboxEngine:
 
     @cached_property
     def _device(self) -> "torch.device":
+        import torch
+
         from pipeline.engine.chatterbox.device import find_device
 
-        return find_device(self._device_name)
+        device = find_device(self._device_name)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # where kernels run that name none
+        return device
 
     @cached_property
     def models(self) -> "Models":

@@ -45,6 +45,19 @@ def float32_math(number_format: str) -> Iterator[None]:
                 setattr(switch, name, value)
 
 
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Without cuDNN's transposed convolutions that add up in the order in which they come to it."""
+    cudnn = torch.backends.cudnn
+    with switching:
+        before = cudnn.deterministic
+        try:
+            cudnn.deterministic = True
+            yield
+        finally:
+            cudnn.deterministic = before
+
+
 def switches() -> tuple[list[tuple[object, str]], object, object]:
     """Torch's switches, and their values for TF32 and for plain FP32. Torch 2.9 deprecated the older ones."""
     cuda, cudnn = torch.backends.cuda, torch.backends.cudnn

@@ -1,8 +1,9 @@
 """Decoded tokens to speech, as many utterances at a time as fit. Knows nothing of checkpoints, checks or retries.
 
-A waveform depends on its request's tokens, seed and voice, not on what is spoken beside it. For a GPU that is the work
-of a thread and a stream of their own, which are given more before they have finished: starting a batch's kernels takes
-nearly as long as they do, and tokens are decoded meanwhile.
+A waveform depends on its request's tokens, seed and voice; what is spoken beside it changes no more than, on a GPU, the
+shapes that it is computed in, and so the last bits. For a GPU that is the work of a thread and a stream of their own,
+which are given more before they have finished: starting a batch's kernels takes nearly as long as they do, and tokens
+are decoded meanwhile.
 """
 
 import logging
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from traceback import clear_frames
 
 import numpy as np
 import torch
@@ -18,8 +20,9 @@ from torch import Tensor
 
 from pipeline.config import Precision
 from pipeline.engine import Request, Speech
-from pipeline.engine.chatterbox.device import is_lost, ran_out
+from pipeline.engine.chatterbox.device import is_lost, ran_out, side_streams
 from pipeline.engine.chatterbox.model import Models
+from pipeline.engine.chatterbox.s3gen.flow import best_size, frames
 from pipeline.engine.chatterbox.t3.decoder import Decoded
 from pipeline.voice import Conditionals
 
@@ -53,12 +56,13 @@ class Speaker:
         self._models, self._voice_of = models, voice_of
         self._begun: deque[tuple[Sequence[Row], Future[Waveforms]]] = deque()
         self.too_large: list[Row] = []
-        on_gpu = models.device.type == "cuda"
-        self._stream = torch.cuda.Stream(models.device) if on_gpu else None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="speaker") if on_gpu else None
+        self._stream = self._thread = None
+        if models.device.type == "cuda":
+            self._stream = side_streams(models.device).waveforms
+            self._thread = ThreadPoolExecutor(1, "speaker", torch.cuda.set_device, (models.device,))
 
     def speak(self, items: Iterable[Item], stopping: Callable[[], bool]) -> Iterator[Speech]:
-        """Speech of all items, in any order, begun as soon as a batch is full, until `stopping` is true.
+        """Speech of all items, in any order, begun as soon as a batch is full; none begins when `stopping` is true.
 
         Whatever is wrong with a request alone ends up in its `Speech.error`; what finds no memory, in `too_large`.
         """
@@ -66,7 +70,7 @@ class Speaker:
         self.too_large, self._begun = [], deque()  # of a call that was stopped
         for one in items:
             if stopping():
-                return
+                break
             waiting.append(one)
             while waiting and (count := self._full(waiting)):
                 yield from self._speak(waiting[:count])
@@ -89,11 +93,11 @@ class Speaker:
     def _full(self, items: Sequence[Item]) -> int:
         """How many of the first items fill a batch; 0 while there is room for more beside them."""
         precision = items[0][0].precision
-        flow, voice = self._models.flow(precision.flow), self._voice_of(precision.voice_encoder)
+        size, voice = best_size(self._models.device, precision.flow), self._voice_of(precision.voice_encoder)
         taken = 0
         for count, (_, decoded) in enumerate(items):
-            taken += flow.frames(len(decoded.tokens), voice) if isinstance(decoded, Decoded) else 0
-            if taken >= flow.size:
+            taken += frames(len(decoded.tokens), voice) if isinstance(decoded, Decoded) else 0
+            if taken >= size:
                 return max(count, 1)
         return 0
 
@@ -116,11 +120,11 @@ class Speaker:
     def _begin(self, rows: Sequence[Row]) -> None:
         """Requests of one precision."""
         if self._thread:
-            future = self._thread.submit(self._waveforms, rows)
+            future = self._thread.submit(self._tried, rows)
         else:
             future = Future()
             try:
-                future.set_result(self._waveforms(rows))
+                future.set_result(self._tried(rows))
             except Exception as error:
                 future.set_exception(error)
         self._begun.append((rows, future))
@@ -151,6 +155,13 @@ class Speaker:
             for row in rows:
                 self._begin([row])
 
+    def _tried(self, rows: Sequence[Row]) -> Waveforms:
+        try:
+            return self._waveforms(rows)
+        except Exception as error:
+            clear_frames(error.__traceback__)  # which would keep the batch's memory as long as the error is waited for
+            raise
+
     @torch.inference_mode()
     def _waveforms(self, rows: Sequence[Row]) -> Waveforms:
         """As `S3Gen.inference`, with a number format for each half; 960 samples for a token."""
@@ -174,7 +185,10 @@ class Speaker:
 
 def _is_there(future: Future[Waveforms]) -> bool:
     """Or has failed."""
-    return future.done() and (future.exception() is not None or future.result().done.query())
+    if not future.done() or future.exception():
+        return future.done()
+    done = future.result().done
+    return done is None or done.query()
 
 
 def speech_tokens(decoded: Decoded | Exception) -> Tensor:

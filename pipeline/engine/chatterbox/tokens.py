@@ -14,7 +14,7 @@ from pipeline.config import ChatterboxConfig
 from pipeline.engine import Request
 from pipeline.engine.chatterbox.device import free_memory, ran_out, total_memory
 from pipeline.engine.chatterbox.model import Models
-from pipeline.engine.chatterbox.precision import WEIGHTS, float32_math
+from pipeline.engine.chatterbox.precision import WEIGHTS, float32_math, switching
 from pipeline.engine.chatterbox.t3.batch import decode
 from pipeline.engine.chatterbox.t3.cache import bytes_per_row
 from pipeline.engine.chatterbox.t3.decoder import Decoded, Decoder
@@ -106,7 +106,8 @@ class Decoders:
         self._kept = {which: one for which, one in self._kept.items() if rare and not which}
         gc.collect()  # a decoder and its graphs know each other
         if self._models.device.type == "cuda":
-            torch.cuda.empty_cache()
+            with switching:  # torch frees nothing while a graph is being captured
+                torch.cuda.empty_cache()
 
     def prompt_of(self, request: Request) -> Prompt:
         words = self._models.tokenizer.text_to_tokens(request.utterance.spoken_text)  # (1, num_text_tokens - 2)

@@ -17,9 +17,9 @@ from pipeline.engine.chatterbox.s3gen.weights import Block, Estimator, Stage
 EPS = 1e-5
 
 
-def operations(weights: Estimator) -> ModuleType:
+def operations(device: torch.device, dtype: torch.dtype) -> ModuleType:
     """`kernels`, where they can run; else `plain`, which has the same functions."""
-    if not compiles(weights.final_weight.device) or weights.dtype != torch.bfloat16:
+    if not compiles(device) or dtype != torch.bfloat16:
         return plain
     from pipeline.engine.chatterbox.s3gen import kernels  # imports Triton
 
@@ -28,7 +28,7 @@ def operations(weights: Estimator) -> ModuleType:
 
 def estimate(weights: Estimator, x: Tensor, shifts: Tensor, pack: Pack) -> Tensor:
     """x (N, 320): mel, what the encoder says, speaker, prompt; shifts (stages, 256) of the time; (N, 80)"""
-    ops = operations(weights)
+    ops = operations(x.device, weights.dtype)
     shift = iter(shifts)
     x, skip = _stage(ops, weights, weights.down, x, next(shift), pack)
     for stage in weights.middle:

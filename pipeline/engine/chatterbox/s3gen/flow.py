@@ -52,24 +52,15 @@ class Flow:
         self._shifts = shifts.to(device, dtype)
         self._solvers: dict[int, Solver] = {}  # by size
 
-    @property
-    def size(self) -> int:
-        """How many frames, prompts included, are best carried at once. A CPU gains nothing from company."""
-        return SIZES[-1] if self._captures else OTHER_SIZE.get(self.device.type, 1)
-
     def in_use(self) -> str:
         """What it is made of, read from what it works with."""
-        module = operations(self.estimator).__name__.rpartition(".")[2]
+        module = operations(self.device, self.estimator.dtype).__name__.rpartition(".")[2]
         graphs = "steps as CUDA graphs" if self._captures else "no graphs"
         return f"{str(self.estimator.dtype).removeprefix('torch.')} weights, attention of {module}, {graphs}"
 
-    def frames(self, num_tokens: int, voice: Conditionals) -> int:
-        """What an utterance takes of a pack."""
-        return max(2 * (num_tokens + voice.prompt_token.shape[1]), SHORTEST)
-
     @torch.inference_mode()
     def __call__(self, tokens: Sequence[Tensor], seeds: Sequence[int], voice: Conditionals) -> list[Tensor]:
-        """tokens (num_tokens,) int64 each, not more than fit into `size`; mels (80, frames) float32 of these tokens"""
+        """tokens (num_tokens,) int64 each, no more than fit into a pack; mels (80, frames) float32 of these tokens"""
         with float32_math(self.number_format):
             told = self._encode(tokens, voice)  # (2 * tokens of prompt and utterance, 80) each
             lengths = [len(one) for one in told]
@@ -100,7 +91,7 @@ class Flow:
 
     @property
     def _captures(self) -> bool:
-        return operations(self.estimator) is not plain
+        return operations(self.device, self.estimator.dtype) is not plain
 
     def _solver(self, lengths: Sequence[int]) -> Solver:
         """One for a pack of these, captured where a GPU can."""
@@ -131,6 +122,17 @@ class Flow:
                     state.add_(guided, alpha=self._times[number + 1] - self._times[number])
 
         return Solver(pack, state, known, run)
+
+
+def frames(num_tokens: int, voice: Conditionals) -> int:
+    """What an utterance takes of a pack."""
+    return max(2 * (num_tokens + voice.prompt_token.shape[1]), SHORTEST)
+
+
+def best_size(device: torch.device, number_format: str) -> int:
+    """How many frames, prompts included, are best carried at once. A CPU gains nothing from company."""
+    captures = operations(device, WEIGHTS[number_format]) is not plain
+    return SIZES[-1] if captures else OTHER_SIZE.get(device.type, 1)
 
 
 @torch.inference_mode()

@@ -6,8 +6,7 @@ group's work asks nothing of the host. Knows nothing of tokens, voices or files.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import ModuleType
 
 import torch
@@ -16,7 +15,7 @@ from chatterbox.models.s3gen.hifigan import HiFTGenerator
 from torch import Tensor
 
 from pipeline.engine.chatterbox.compiled import compiles
-from pipeline.engine.chatterbox.precision import float32_math, switching
+from pipeline.engine.chatterbox.precision import float32_math, repeatable
 from pipeline.engine.chatterbox.s3gen import vocoder_plain
 from pipeline.engine.chatterbox.s3gen.noise import PHASES, SOURCE, normal, uniform
 from pipeline.engine.chatterbox.s3gen.vocoder_plain import within
@@ -67,19 +66,6 @@ def vocode(weights: Weights, mels: Tensor, lengths: Tensor, seeds: Tensor, numbe
     with repeatable():
         excitation = source(weights, f0(weights, mels, lengths), seeds)
         return decode(weights, mels, excitation, lengths, number_format)
-
-
-@contextmanager
-def repeatable() -> Iterator[None]:
-    """Without cuDNN's transposed convolutions that add up in the order in which they come to it."""
-    cudnn = torch.backends.cudnn
-    with switching:
-        before = cudnn.deterministic
-        try:
-            cudnn.deterministic = True
-            yield
-        finally:
-            cudnn.deterministic = before
 
 
 def f0(weights: Weights, mels: Tensor, lengths: Tensor) -> Tensor:
