@@ -49,6 +49,9 @@ for rows in (4, 18):
         ops.decode_attention(rope, cache, shared, own)(1, qkv) for ops, cache in zip((kernels, plain), caches)
     )
     same(ours, expected)
+    q, (keys, values) = randn(rows, heads, 64), caches[1].own[1]
+    alone, all_at_once = plain.one_by_one(shared, own + 1), plain.together(caches[1], shared, own + 1)
+    same(all_at_once(q, prefix[1], keys, values), alone(q, prefix[1], keys, values))
     torch.testing.assert_close(caches[0].own, caches[1].own, **tolerance, equal_nan=True)
 
 rows = 24
