@@ -20,6 +20,7 @@ from torchaudio.transforms import Resample
 
 from pipeline.engine.chatterbox.device import ran_out, telling
 from pipeline.engine.chatterbox.precision import float32_math, repeatable
+from pipeline.engine.chatterbox.transposed import conv_transpose1d
 from pipeline.groups import groups
 from pipeline.watermark import ready_to_mark, ready_to_score
 
@@ -122,7 +123,7 @@ class BatchedPerth:
         pieces = torch.fft.irfft(spectra, dim=1) * self._window[:, None] * own  # (B, n_fft, T)
         size = self._n_fft + self._hop * (spectra.shape[2] - 1)
         total = F.fold(pieces, (1, size), (1, self._n_fft), stride=(1, self._hop))[:, 0]  # (B, 1, size)
-        weight = F.conv_transpose1d(own, self._window.square()[None, None], stride=self._hop)  # (B, 1, size)
+        weight = conv_transpose1d(own, self._window.square()[None, None], stride=self._hop)  # (B, 1, size)
         ends = self._n_fft // 2
         rows = (total / weight.clamp(min=1e-11))[..., ends:-ends]
         rows = rows * own_places(self._hop * (frames - 1), rows.shape[2])

@@ -13,6 +13,7 @@ from pipeline.benchmark.table import Row, Rows
 from pipeline.config import BenchmarkConfig
 from pipeline.engine import Request
 from pipeline.engine.chatterbox import ChatterboxEngine
+from pipeline.engine.chatterbox.device import workspace
 from pipeline.engine.chatterbox.s3gen.flow import Flow, best_size, frames
 from pipeline.engine.chatterbox.speak import SPEECH_TOKENS, Speaker
 from pipeline.engine.chatterbox.t3.decoder import Decoded
@@ -91,13 +92,11 @@ def _parts(
     flow, voice, seconds = models.flow(precision.flow), engine.voice(precision.voice_encoder), {}
     packs = list(_packs(items, flow, voice))
     with timed(device) as run:
-        mels = [
-            flow([one.tokens.to(device) for _, one in pack], [asked.seed for asked, _ in pack], voice) for pack in packs
-        ]
+        mels = [flow([one.tokens for _, one in pack], [asked.seed for asked, _ in pack], voice) for pack in packs]
     seconds["flow"] = run.seconds
     with timed(device) as run:
         for pack, made in zip(packs, mels, strict=True):
-            models.vocoder(made, [asked.seed for asked, _ in pack], precision.vocoder)
+            models.vocoder(made, [asked.seed for asked, _ in pack], precision.vocoder, workspace(device))
     seconds["vocoder"] = run.seconds
     for name, work, samples in (("watermark", watermarker.apply, spoken), ("its detection", watermarker.score, marked)):
         with timed(device) as run:
@@ -112,7 +111,7 @@ def _packs(items: Sequence[Item], flow: Flow, voice: Conditionals) -> Iterator[l
     pack: list[Item] = []
     for item in items:
         taken = sum(frames(len(decoded.tokens), voice) for _, decoded in [*pack, item])
-        if pack and taken > best_size(flow.device, flow.number_format):
+        if pack and taken > best_size(flow.device, flow.number_format, workspace(flow.device)):
             yield pack
             pack = []
         pack.append(item)

@@ -160,7 +160,7 @@ def test_what_is_wrong_with_one_utterances_waveform_is_its_error_alone(engine, a
         return encode(weights, tokens, lengths)
 
     monkeypatch.setattr(flow, "encode", refuse_three)
-    monkeypatch.setattr(flow, "OTHER_SIZE", dict(cpu=10_000))  # all at once
+    monkeypatch.setattr(flow, "OTHER_SIZES", dict(cpu=(10_000,)))  # all at once
     spoken = {speech.request.max_tokens: speech for speech in speak(engine, *(ask(tokens=n) for n in (2, 3, 4)))}
     assert spoken[3].error == "ValueError: three is too few" and len(spoken[3].samples) == 0
     assert all(spoken[n].error == "" and len(spoken[n].samples) == 960 * n for n in (2, 4))
@@ -213,7 +213,8 @@ def test_memory_that_is_never_enough_ends_the_job_in_one_line(make_engine, ask, 
     engine.prepare()
     monkeypatch.setattr(flow, "encode", run_out)
     with pytest.raises(
-        WorkError, match=r"^device=cpu has too little memory \(.+: its waveform alone is too large\); use device=cpu$"
+        WorkError,
+        match=r"^device=cpu has too little memory \(the waveform of one utterance is too large\); use device=cpu$",
     ):
         speak(engine, ask())
 
@@ -251,6 +252,7 @@ def test_the_stand_in_sounds_like_something(engine, ask):
     assert judge(speech, 24_000, CheckConfig(max_chars_per_second=100, too_long_base_s=60), engine.unchecked)[0] == ""
 
 
+@pytest.mark.long
 def test_the_stand_ins_sampling_is_peaked_and_its_voice_about_200_hz(engine, ask, monkeypatch, changed_logits):
     logits, pitch, f0 = [], [], vocoder.f0
     changed_logits(lambda decoder, guided: logits.append(guided[0].clone()))

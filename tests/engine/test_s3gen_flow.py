@@ -63,9 +63,9 @@ def test_a_voice_with_a_short_prompt_is_heard_as_stock_hears_it(flow, engine):
 
 def test_bits_do_not_depend_on_order_or_company(flow, asked, engine, monkeypatch):
     """Of a pack and rows of one size, as a GPU has them."""
-    monkeypatch.setattr(module, "ROUND", dict(cpu=512))
+    monkeypatch.setattr(module, "ROUND", dict(cpu=256))
     make = flow._make_solver
-    monkeypatch.setattr(flow, "_make_solver", lambda pack: make(make_pack(sizes, 8192, CPU)))
+    monkeypatch.setattr(flow, "_make_solver", lambda pack: make(make_pack(sizes, 2048, CPU)))
     voice, (tokens, seeds) = engine.models.builtin_voice, asked
 
     def run(order):

@@ -58,6 +58,7 @@ if device.type == "cuda":
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_kernels_compute_what_plain_pytorch_does(device):
     """In a process of its own: Triton decides when it is imported whether to interpret."""
@@ -86,7 +87,7 @@ def filling(size: int, voice: Conditionals) -> tuple[list[torch.Tensor], list[in
 
 
 def tokens_of(count: int) -> torch.Tensor:
-    return ((torch.arange(count) * 149 + count % 7) % 6561).cuda()
+    return (torch.arange(count) * 149 + count % 7) % 6561
 
 
 @pytest.mark.gpu

@@ -14,14 +14,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.engine.chatterbox.precision import switches
 from pipeline.engine.chatterbox.s3gen import vocoder as module
+from pipeline.engine.chatterbox.s3gen import vocoder_weights
 from pipeline.engine.chatterbox.s3gen.noise import PHASES, SOURCE, normal, uniform
 from pipeline.engine.chatterbox.s3gen.vocoder import Vocoder, decode, f0, source, vocode
+from pipeline.engine.chatterbox.transposed import conv_transpose1d
 
 from .noise import stocks_noise
 
 CPU = torch.device("cpu")
 LENGTHS = [9, 1, 22, 5, 2, 13, 16, 7, 22]  # frames
 SEED = 2**40 + 7  # of row 0; the others follow
+MEMORY = 2**32  # bytes; enough for all
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ def test_each_row_is_stocks_speech_to_its_last_sample_given_stocks_source(rows, 
 def test_from_mel_to_samples_each_row_is_stocks_for_the_same_noise(limit, case, monkeypatch):
     monkeypatch.setattr(module, "GROUP", dict(cpu=limit))
     monkeypatch.setattr(module, "LEAST_STEP", dict(cpu=3))
-    spoken = case.ours(case.mels, case.seeds, "fp32")
+    spoken = case.ours(case.mels, case.seeds, "fp32", MEMORY)
     for samples, expected in zip(spoken, case.expected, strict=True):
         assert samples.dtype == torch.float32 and worst(samples, expected.samples) < 2e-3
 
@@ -197,19 +200,19 @@ def test_a_row_that_is_no_number_stays_so_and_harms_no_other(odd, steady):
 
 
 def test_a_seed_is_a_noise_of_its_own(steady):
-    one, same, other = steady.ours([steady.mels[0]] * 3, [1, 1, 1 + 2**62], "fp32")
+    one, same, other = steady.ours([steady.mels[0]] * 3, [1, 1, 1 + 2**62], "fp32", MEMORY)
     assert torch.equal(one, same) and worst(one, other) > 0.01
 
 
 def test_nothing_to_say_is_nothing(steady):
-    assert steady.ours([], [], "fp32") == []
+    assert steady.ours([], [], "fp32", MEMORY) == []
 
 
 def test_stocks_module_stays_as_it_is_and_is_not_read_again(stock, mel):
     own = copy.deepcopy(stock)
     before, names = {name: value.clone() for name, value in own.state_dict().items()}, str(own)
     ours = Vocoder(own, CPU)
-    (spoken,) = ours([mel[:, :4]], [1], "fp32")
+    (spoken,) = ours([mel[:, :4]], [1], "fp32", MEMORY)
     expected = speak_stock(own, ours.weights, mel[:, :4], 1).samples
     assert worst(spoken, expected) < 2e-3 and str(own) == names
     after = own.state_dict()
@@ -217,7 +220,7 @@ def test_stocks_module_stays_as_it_is_and_is_not_read_again(stock, mel):
     with torch.no_grad():
         for parameter in own.parameters():
             parameter.zero_()
-    assert torch.equal(ours([mel[:, :4]], [1], "fp32")[0], spoken)
+    assert torch.equal(ours([mel[:, :4]], [1], "fp32", MEMORY)[0], spoken)
 
 
 def test_tf32_is_for_the_convolutions_to_speech_alone(steady, monkeypatch):
@@ -234,9 +237,10 @@ def test_tf32_is_for_the_convolutions_to_speech_alone(steady, monkeypatch):
 
         return spy
 
-    for name in ("conv1d", "conv_transpose1d"):
-        monkeypatch.setattr(F, name, spied(getattr(F, name)))
-    steady.ours([steady.mels[1]], [1], "tf32")
+    monkeypatch.setattr(F, "conv1d", spied(F.conv1d))
+    for user in (module, vocoder_weights):
+        monkeypatch.setattr(user, "conv_transpose1d", spied(conv_transpose1d))
+    steady.ours([steady.mels[1]], [1], "tf32", MEMORY)
     exact = [one.weight for one in weights.f0] + [weights.analysis, weights.synthesis, weights.window_squared]
     assert len(asked) == 89  # 72 in residual blocks, 8 around them, 6 for pitch, 3 for transforms
     assert {at for at, rounded in asked if not rounded} == {weight.data_ptr() for weight in exact}
@@ -322,7 +326,7 @@ def test_kernels_compute_what_plain_pytorch_does(device):
 def test_on_a_gpu_each_row_is_stocks_speech_in_any_number_format(steady):
     ours, mels = Vocoder(steady.stock, torch.device("cuda")), [mel.cuda() for mel in steady.mels]
     for number_format, tolerance in (("fp32", 2e-3), ("tf32", 2e-2)):
-        spoken = ours(mels, steady.seeds, number_format)
+        spoken = ours(mels, steady.seeds, number_format, MEMORY)
         for samples, expected in zip(spoken, steady.expected, strict=True):
             assert worst(samples.cpu(), expected.samples) < tolerance
 
@@ -343,3 +347,11 @@ def test_on_a_gpu_a_captured_group_has_the_bits_of_any_other(number_format, stea
             tensor.copy_(other)
         graph.replay()
         assert torch.equal(samples.flip(0), expected)
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+def test_a_transposed_convolution_is_torchs(padding):
+    x, weight, bias = torch.randn(2, 5, 9), torch.randn(5, 4, 11), torch.randn(4)
+    ours = conv_transpose1d(x, weight, bias, 5, padding)
+    expected = F.conv_transpose1d(x, weight, bias, 5, padding)
+    assert ours.shape == expected.shape and torch.allclose(ours, expected, atol=1e-5)

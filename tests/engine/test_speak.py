@@ -1,6 +1,8 @@
 """Tokens to speech, some batches ahead: nobody is lost, mixed up, or waited for in vain."""
 
 import weakref
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
@@ -9,13 +11,15 @@ import torch
 from pipeline.benchmark.s3gen import drawn
 from pipeline.engine.chatterbox import speak
 from pipeline.engine.chatterbox.s3gen.flow import Flow
-from pipeline.engine.chatterbox.speak import Row, Speaker
+from pipeline.engine.chatterbox.speak import LEAST_MEMORY, Row, Speaker
 
 COUNTS = [9, 12, 10, 15, 11]  # tokens
 
 
 @pytest.fixture(scope="module")
-def speaker(engine):
+def speaker(make_engine):
+    engine = make_engine(flow_steps=1)
+    engine.prepare()
     return Speaker(engine.models, engine.voice)
 
 
@@ -73,6 +77,20 @@ def test_when_it_is_to_stop_what_has_begun_is_spoken_and_nothing_begins(speaker,
     assert spoken == [request for request, _ in items[:3]]  # each fills a batch
 
 
+def test_when_it_is_to_stop_what_waits_for_its_turn_is_left_out(speaker, items, ahead, monkeypatch):
+    stop, call = Event(), Flow.__call__
+
+    def stopped_meanwhile(*args):
+        stop.set()
+        return call(*args)
+
+    monkeypatch.setattr(Flow, "__call__", stopped_meanwhile)
+    with ThreadPoolExecutor(1) as thread:
+        monkeypatch.setattr(speaker, "_thread", thread)
+        spoken = [speech.request for speech in speaker.speak(items, stop.is_set)]
+    assert spoken == [items[0][0]]
+
+
 def test_what_finds_no_memory_is_kept_for_later_and_its_neighbours_are_spoken(
     speaker, items, ahead, broken, monkeypatch
 ):
@@ -80,9 +98,19 @@ def test_what_finds_no_memory_is_kept_for_later_and_its_neighbours_are_spoken(
     spoken = [speech.request for speech in speaker.speak(items, never)]
     large = items[1][0]
     assert spoken == [request for request, _ in items if request is not large]
-    assert [row.request for row in speaker.too_large] == [large]
+    assert [request for request, _ in speaker.too_large] == [large]
     monkeypatch.undo()
-    assert [speech.request for speech in speaker.speak_alone(speaker.too_large, never)] == [large]
+    assert [speech.request for speech in speaker.speak(speaker.too_large, never)] == [large]
+
+
+def test_batches_get_smaller_until_none_is(make_engine):
+    engine = make_engine(flow_steps=1)
+    engine.prepare()
+    speaker = Speaker(engine.models, engine.voice)
+    speaker._memory = LEAST_MEMORY
+    speaker.halve()
+    with pytest.raises(torch.OutOfMemoryError, match="one utterance is too large"):
+        speaker.halve()
 
 
 def test_what_cannot_be_spoken_says_so_and_its_neighbours_are_spoken(speaker, items, ahead, broken):
@@ -105,6 +133,6 @@ def test_a_failed_batch_keeps_no_memory_until_it_is_asked_for(speaker, items, br
 
     broken(9, torch.OutOfMemoryError("CUDA out of memory"), hold)
     request, decoded = items[0]
-    speaker._begin([Row(request, decoded.tokens, True)])
+    speaker._begin([Row(request, decoded, decoded.tokens)])
     assert len(alive) == 1 and alive[0]() is None
-    assert list(speaker._spoken(0)) == [] and len(speaker.too_large) >= 1
+    assert list(speaker._spoken(0, never)) == [] and len(speaker.too_large) >= 1

@@ -33,8 +33,6 @@ def test_t3_is_measured_beside_stock_and_kept_in_a_file(benchmark):
         assert row["settings"]["batch_size"] == size and row["settings"]["utterances"] == count
         assert row["settings"]["tokens"] <= 25 * count
     assert rows["batch 8: keys and values a position"]["value"] == 2 * 2 * 1024 * 4  # tiny: two layers, FP32
-    again = benchmark("utterances=1")
-    assert again.code == 0 and len(json.loads(ROWS.read_text())) == len(rows)  # a stage's rows are replaced
 
 
 def test_s3gen_is_measured_beside_stock_part_by_part(benchmark, monkeypatch):

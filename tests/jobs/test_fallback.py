@@ -13,7 +13,7 @@ from pipeline.engine.registry import build_engine
 
 from ..conftest import rows_of
 
-TEXT = "Nobody came to the old house."
+TEXT = "Nobody came."
 END_TOKEN = 6562
 
 
@@ -30,8 +30,8 @@ def run(job, tmp_path, monkeypatch, cache):
             return engine
 
         monkeypatch.setattr(jobs.generate, "build_engine", broken)
-        defaults = ("engine.checkpoint=stand-in-tiny", "engine.batch_size=1", "engine.flow_steps=2")
-        defaults += ("precision=bf16", "wandb.mode=disabled")
+        defaults = ("engine.checkpoint=stand-in-tiny", "engine.batch_size=1", "engine.flow_steps=1")
+        defaults += ("precision.t3=bf16", "wandb.mode=disabled")
         ended = job("generate", "book=b.txt", f"engine.cache={cache}", *defaults, *more)
         ok, failed = Path("outputs/b/metadata.parquet"), Path("outputs/b/failed.parquet")
         return ended, rows_of(ok) + (rows_of(failed) if failed.exists() else [])

@@ -59,7 +59,7 @@ def test_each_row_tells_the_truth_about_its_wav(draft):
         )
         assert row["audio_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
         assert row["text"] == " ".join(STORY[row["char_start"] : row["char_end"]].split())
-        assert row["watermarked"] and perth.score(samples, rate) == pytest.approx(row["watermark_score"], abs=1e-4)
+        assert row["watermarked"] and perth.score([samples], rate) == pytest.approx([row["watermark_score"]], abs=1e-4)
         assert row["watermark_score"] > 0.5 and row["synthetic"]
         assert row["peak_db"] == pytest.approx(20 * np.log10(np.abs(samples).max()), abs=0.01)
         assert row["status"] == "ok" and len(row["attempts"]) == 1 and row["attempts"][0]["reason"] == ""

@@ -54,7 +54,7 @@ def generate(tmp_path, monkeypatch, cache):
 def test_a_job_that_runs_out_of_memory_takes_half_as_many_at_a_time_and_loses_nothing(generate):
     ended = generate(SHORT_OF_MEMORY)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "out of memory on cuda: from here on 128 utterances at a time" in ended.stdout
+    assert "out of memory on cuda:0: from here on 128 utterances at a time" in ended.stdout
     assert len(rows_of(Path("outputs/story/metadata.parquet"))) == 1200
 
 

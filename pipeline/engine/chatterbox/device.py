@@ -10,11 +10,12 @@ import torch
 from pipeline.engine.chatterbox.precision import switching
 from pipeline.errors import DeviceLost, UserError, WorkError
 
+WORKSPACE_SHARE = 12  # of a card for a batch of waveforms; on an H200 no more would help
 NO_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")  # the driver, cuBLAS and cuDNN, the CPU
 
 
 def find_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device, else the CPU; `UserError` for what is not there."""
+    """`auto` is the first CUDA device, else the CPU; `UserError` for what is not there. CUDA's with their number."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
@@ -22,12 +23,22 @@ def find_device(name: str) -> torch.device:
         raise UserError(f"device={name}: {count} CUDA devices are there; use device=cpu or device=auto")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device=mps: no Metal device is there; use device=cpu or device=auto")
-    return device
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def total_memory(device: torch.device) -> int:
     """Bytes of a CUDA device."""
     return torch.cuda.get_device_properties(device).total_memory
+
+
+def workspace(device: torch.device) -> int:
+    """Bytes that a batch of waveforms may take: by what a card has, not by what is free, so that batches are equal."""
+    return total_memory(device) // WORKSPACE_SHARE if device.type == "cuda" else 2**32
+
+
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A CPU's tensor on `device`, not waiting for what a CUDA stream has still to do before it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def free_memory(device: torch.device) -> int:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.engine.chatterbox.model import Models
-    from pipeline.engine.chatterbox.speak import Speaker
+    from pipeline.engine.chatterbox.speak import Item, Speaker
     from pipeline.engine.chatterbox.tokens import Decoders
 
 log = logging.getLogger(__name__)
 
+# What is given back can be had again in pieces of any size; else a decoder's memory stays lost to waveforms.
+ALLOCATOR = "expandable_segments:True"
 TOKENS_PER_SECOND = 25
 FEWEST_TOKENS = 10
 
@@ -60,6 +63,7 @@ class ChatterboxEngine:
     def prepare(self) -> None:
         if self._prepared:
             return
+        os.environ.setdefault(allocator_settings(), ALLOCATOR)  # read when torch is imported
         from pipeline.engine.chatterbox import precision, stand_in
 
         self._prepare_kernels()
@@ -134,10 +138,13 @@ class ChatterboxEngine:
             yield speech
 
     def _synthesize(self, requests: Iterable[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
-        yield from self.speaker.speak(self.decoders.decode(requests, stopping), stopping)
-        if rows := self.speaker.too_large:  # for the decoder's memory
+        self.models.load_waveforms(self.precision)  # the decoder takes its share of the memory that is then free
+        items: Iterable[Item] = self.decoders.decode(requests, stopping)
+        yield from self.speaker.speak(items, stopping)
+        while (items := self.speaker.too_large) and not stopping():
+            self.speaker.halve()
             self.decoders.halve()
-            yield from self.speaker.speak_alone(rows, stopping)
+            yield from self.speaker.speak(items, stopping)
 
     def in_use(self) -> dict[str, str]:
         return self.models.in_use() | self.decoders.in_use
@@ -204,6 +211,12 @@ class ChatterboxEngine:
             found = self.conditionals_of(self._clip, precision) if self._clip else self.models.builtin_voice
             self._voices[precision] = found.to(self._device)
         return self._voices[precision]
+
+
+def allocator_settings() -> str:
+    """The variable that torch reads them from, which 2.9 gave a new name."""
+    major, minor, *_ = version("torch").split(".")
+    return "PYTORCH_ALLOC_CONF" if (int(major), int(minor)) >= (2, 9) else "PYTORCH_CUDA_ALLOC_CONF"
 
 
 def safer(sampling: Sampling) -> Sampling:

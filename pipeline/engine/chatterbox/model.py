@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from pipeline.config import Precision
 from pipeline.voice import Conditionals
 
 with warnings.catch_warnings():  # deprecations of stock's own dependencies
@@ -133,6 +134,10 @@ class Models:
         if number_format not in self.flows:
             self.flows[number_format] = Flow(self.s3gen.flow, self.device, number_format, self._flow_steps)
         return self.flows[number_format]
+
+    def load_waveforms(self, precision: Precision) -> None:
+        """Whatever makes tokens speech, if it is not there yet."""
+        self.flow(precision.flow), self.vocoder, self.fade
 
     @cached_property
     def vocoder(self) -> Vocoder:

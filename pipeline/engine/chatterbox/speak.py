@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pipeline.config import Precision
 from pipeline.engine import Request, Speech
-from pipeline.engine.chatterbox.device import is_lost, ran_out, side_streams
+from pipeline.engine.chatterbox.device import is_lost, ran_out, side_streams, workspace
 from pipeline.engine.chatterbox.model import Models
 from pipeline.engine.chatterbox.s3gen.flow import best_size, frames
 from pipeline.engine.chatterbox.t3.decoder import Decoded
@@ -29,7 +29,8 @@ from pipeline.voice import Conditionals
 log = logging.getLogger(__name__)
 
 SPEECH_TOKENS = 6561  # ids from here on are marks, not speech
-AHEAD = dict(cuda=2)  # batches that a device is given before the host waits for the first
+LEAST_MEMORY = 10**8  # bytes; of less no batch is smaller
+AHEAD = dict(cuda=8)  # batches that a device is given before the host waits for the first; 34 MB of samples each
 Item = tuple[Request, Decoded | Exception]
 
 
@@ -38,8 +39,8 @@ class Row:
     """A request that can be spoken."""
 
     request: Request
-    tokens: Tensor  # (num_tokens,) int64 on the CPU, speech alone
-    ended: bool
+    decoded: Decoded
+    tokens: Tensor  # (num_tokens,) int64 on the CPU, of what was decoded the speech alone
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Speaker:
     def __init__(self, models: Models, voice_of: Callable[[str], Conditionals]) -> None:
         self._models, self._voice_of = models, voice_of
         self._begun: deque[tuple[Sequence[Row], Future[Waveforms]]] = deque()
-        self.too_large: list[Row] = []
+        self._memory = workspace(models.device)  # until it runs out
+        self.too_large: list[Item] = []
         self._stream = self._thread = None
         if models.device.type == "cuda":
             self._stream = side_streams(models.device).waveforms
@@ -64,7 +66,8 @@ class Speaker:
     def speak(self, items: Iterable[Item], stopping: Callable[[], bool]) -> Iterator[Speech]:
         """Speech of all items, in any order, begun as soon as a batch is full; none begins when `stopping` is true.
 
-        Whatever is wrong with a request alone ends up in its `Speech.error`; what finds no memory, in `too_large`.
+        Whatever is wrong with a request alone ends up in its `Speech.error`; what finds no memory, in `too_large`, for
+        another call after `halve`.
         """
         waiting: list[Item] = []
         self.too_large, self._begun = [], deque()  # of a call that was stopped
@@ -73,27 +76,25 @@ class Speaker:
                 break
             waiting.append(one)
             while waiting and (count := self._full(waiting)):
-                yield from self._speak(waiting[:count])
+                yield from self._speak(waiting[:count], stopping)
                 waiting = waiting[count:]
         if waiting and not stopping():
-            yield from self._speak(waiting)
-        yield from self._spoken(0)
+            yield from self._speak(waiting, stopping)
+        yield from self._spoken(0, stopping)
 
-    def speak_alone(self, rows: Iterable[Row], stopping: Callable[[], bool]) -> Iterator[Speech]:
-        """The same for what was too large, one by one; raises where even that finds no memory."""
-        self.too_large = []
-        for row in rows:
-            if stopping():
-                return
-            self._begin([row])
-            yield from self._spoken(0)
-            if self.too_large:
-                raise torch.OutOfMemoryError(f"{row.request.utterance.id}: its waveform alone is too large")
+    def halve(self) -> None:
+        """Smaller batches from now on; frees what larger ones ran in. Raises where nothing is left to make smaller."""
+        if self._memory < LEAST_MEMORY:
+            raise torch.OutOfMemoryError("the waveform of one utterance is too large")
+        self._memory //= 2
+        for flow in self._models.flows.values():
+            flow.forget()
 
     def _full(self, items: Sequence[Item]) -> int:
         """How many of the first items fill a batch; 0 while there is room for more beside them."""
         precision = items[0][0].precision
-        size, voice = best_size(self._models.device, precision.flow), self._voice_of(precision.voice_encoder)
+        size = best_size(self._models.device, precision.flow, self._memory)
+        voice = self._voice_of(precision.voice_encoder)
         taken = 0
         for count, (_, decoded) in enumerate(items):
             taken += frames(len(decoded.tokens), voice) if isinstance(decoded, Decoded) else 0
@@ -101,12 +102,12 @@ class Speaker:
                 return max(count, 1)
         return 0
 
-    def _speak(self, items: Sequence[Item]) -> Iterator[Speech]:
+    def _speak(self, items: Sequence[Item], stopping: Callable[[], bool]) -> Iterator[Speech]:
         """Begin with these; yields what has been spoken of them and of earlier ones."""
         good: dict[Precision, list[Row]] = {}
         for request, decoded in items:
             try:
-                row = Row(request, speech_tokens(decoded), decoded.ended)
+                row = Row(request, decoded, speech_tokens(decoded))
                 good.setdefault(request.precision, []).append(row)
             except FloatingPointError as error:  # the checks call it what it is
                 log.warning("%s: %s", request.utterance.id, error)
@@ -115,7 +116,7 @@ class Speaker:
                 yield _failed(request, error)
         for rows in good.values():
             self._begin(rows)
-        yield from self._spoken(AHEAD.get(self._models.device.type, 0))
+        yield from self._spoken(AHEAD.get(self._models.device.type, 0), stopping)
 
     def _begin(self, rows: Sequence[Row]) -> None:
         """Requests of one precision."""
@@ -129,9 +130,13 @@ class Speaker:
                 future.set_exception(error)
         self._begun.append((rows, future))
 
-    def _spoken(self, ahead: int) -> Iterator[Speech]:
+    def _spoken(self, ahead: int, stopping: Callable[[], bool]) -> Iterator[Speech]:
         """What has been spoken, with no more than `ahead` batches left on their way."""
         while self._begun and (len(self._begun) > ahead or _is_there(self._begun[0][1])):
+            if stopping():  # what has not begun shall not
+                self._begun = deque(one for one in self._begun if not one[1].cancel())
+                if not self._begun:
+                    return
             rows, future = self._begun.popleft()
             error = future.exception()
             if error:
@@ -141,14 +146,14 @@ class Speaker:
             if made.done:
                 made.done.synchronize()
             for row, samples in zip(rows, made.samples.split(made.lengths), strict=True):
-                yield Speech(row.request, samples.numpy(), row.tokens.numpy().astype(np.int16), row.ended)
+                yield Speech(row.request, samples.numpy(), row.tokens.numpy().astype(np.int16), row.decoded.ended)
 
     def _not_spoken(self, rows: Sequence[Row], error: BaseException) -> Iterator[Speech]:
         """If something is wrong, one by one, to find out with which."""
         if is_lost(self._models.device):
             raise error
         if ran_out(error):
-            self.too_large += rows
+            self.too_large += [(row.request, row.decoded) for row in rows]
         elif len(rows) == 1:
             yield _failed(rows[0].request, error)
         else:
@@ -171,8 +176,8 @@ class Speaker:
         if self._stream:  # for weights and voice
             self._stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
-            mels = flow([row.tokens.to(device) for row in rows], seeds, voice)
-            spoken = vocoder(mels, seeds, precision.vocoder)
+            mels = flow([row.tokens for row in rows], seeds, voice)
+            spoken = vocoder(mels, seeds, precision.vocoder, self._memory)
             for samples in spoken:
                 samples[: len(fade)] *= fade  # stock hides there what spills over from the prompt
             lengths, together = [len(samples) for samples in spoken], torch.cat(spoken)

@@ -96,8 +96,7 @@ class Decoders:
 
     def halve(self) -> None:
         """Free all decoders' memory; later ones have half the slots."""
-        usual = self._kept.get(False)
-        self._most = max((usual[1].size if usual else self._most) // 2, 1)
+        self._most = max((self.last.size if False in self._kept else self._most) // 2, 1)
         self._forget(rare=False)
         log.warning("out of memory on %s: from here on %d utterances at a time", self._models.device, self._most)
 

@@ -21,11 +21,11 @@ from pipeline.engine.chatterbox.s3gen.noise import PHASES, SOURCE, normal, unifo
 from pipeline.engine.chatterbox.s3gen.vocoder_plain import within
 from pipeline.engine.chatterbox.s3gen.vocoder_weights import Block, Stage, Weights, fold
 from pipeline.engine.chatterbox.t3.sampler import WORD
+from pipeline.engine.chatterbox.transposed import conv_transpose1d
 from pipeline.groups import groups
 
-# Mel frames of a group with its padding, which bounds its memory: the last stage has some ten tensors of 31 kB a frame,
-# beside what libraries need. A CPU gains nothing from company.
-GROUP = dict(cuda=8192)
+GROUP = dict(cuda=8192)  # mel frames, padding included, of a group; a CPU gains nothing from company
+FRAME_BYTES = 480_000  # the last stage has some ten tensors of 31 kB a frame, and libraries need more; measured
 # Preparing for a new shape takes 50 ms in all: few shapes, which cost some padding.
 LEAST_STEP = dict(cuda=32)  # frames between lengths
 
@@ -37,15 +37,16 @@ class Vocoder:
         self.weights = fold(stock, device)
 
     @torch.inference_mode()
-    def __call__(self, mels: Sequence[Tensor], seeds: Sequence[int], number_format: str) -> list[Tensor]:
+    def __call__(self, mels: Sequence[Tensor], seeds: Sequence[int], number_format: str, memory: int) -> list[Tensor]:
         """Mels (80, frames) float32 of at least a frame, on the device, to samples (480 * frames,) float32, there too.
 
         `number_format` is that of the convolutions to speech, "fp32" or "tf32"; all else is FP32. A seed decides an
-        utterance's noise; 0 <= seed < 2**63.
+        utterance's noise; 0 <= seed < 2**63. A group takes no more than `memory` bytes, unless it is one row.
         """
         device = self.weights.device
         spoken: list[Tensor | None] = [None] * len(mels)
-        made = groups([mel.shape[1] for mel in mels], GROUP.get(device.type, 1), LEAST_STEP.get(device.type))
+        limit = min(GROUP.get(device.type, 1), memory // FRAME_BYTES)
+        made = groups([mel.shape[1] for mel in mels], limit, LEAST_STEP.get(device.type))
         for rows, count, length in made:
             padded = mels[rows[0]].new_zeros(count, mels[rows[0]].shape[0], length)  # (B, 80, T)
             for row, mel in zip(padded, (mels[row] for row in rows), strict=False):
@@ -166,8 +167,8 @@ def synthesise(weights: Weights, x: Tensor, lengths: Tensor) -> Tensor:
     spectra = within(torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1), live)
     counted = within(torch.ones_like(spectra[:, :1]), live)
     with float32_math("fp32"):
-        laid = F.conv_transpose1d(spectra, w.synthesis, stride=w.hop)  # (B, 1, 480 T + 16)
-        windows = F.conv_transpose1d(counted, w.window_squared, stride=w.hop)
+        laid = conv_transpose1d(spectra, w.synthesis, stride=w.hop)  # (B, 1, 480 T + 16)
+        windows = conv_transpose1d(counted, w.window_squared, stride=w.hop)
     half = w.synthesis.shape[2] // 2
     speech = within((laid / windows)[..., half:-half], lengths * w.frame)
     return speech.clamp(-w.limit, w.limit)[:, 0]

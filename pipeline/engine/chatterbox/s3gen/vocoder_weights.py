@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from chatterbox.models.s3gen.hifigan import HiFTGenerator, ResBlock
 from torch import Tensor, nn
 
+from pipeline.engine.chatterbox.transposed import conv_transpose1d
+
 
 @dataclass(frozen=True)
 class Convolution:
@@ -25,7 +27,7 @@ class Convolution:
     def __call__(self, x: Tensor) -> Tensor:
         """(B, in, T) to (B, out, about T / stride), of a transposed one T * stride"""
         if self.transposed:
-            return F.conv_transpose1d(x, self.weight, self.bias, self.stride, self.padding)
+            return conv_transpose1d(x, self.weight, self.bias, self.stride, self.padding)
         return F.conv1d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
 
 
