@@ -138,7 +138,9 @@ class PlanConfig:
     """In what order and company utterances are rendered."""
 
     window: int = option(4096, "utterances rendered, checked and retried together", "utterances", 1, 1_000_000)
-    bucket_size: int = option(32, "largest bucket of similar lengths; what padding waste is told of", "utterances", 1, 4096)
+    bucket_size: int = option(
+        32, "largest bucket of similar lengths, of which padding waste is told", "utterances", 1, 4096
+    )
     max_padding: float = option(0.15, "a bucket's shortest is at most this share shorter than its longest", "", 0, 1)
     chars_per_second: float = option(15.0, "speaking rate assumed when predicting lengths", "1/s", 1, 100)
 

@@ -25,7 +25,7 @@ TEXT = "Is anyone there? asked the traveller, and he knocked a second time."
 @pytest.fixture(scope="session")
 def make_engine(cache) -> Callable[..., ChatterboxEngine]:
     def make(voice: VoiceConfig = VoiceConfig(), precision: Precision = FP32, **options) -> ChatterboxEngine:  # noqa: B008
-        options = dict(checkpoint="stand-in-tiny", cache=str(cache)) | options
+        options = dict(checkpoint="stand-in-tiny", cache=str(cache), flow_steps=2) | options
         return ChatterboxEngine(ChatterboxConfig(**options), voice, precision, "cpu")
 
     return make

@@ -63,7 +63,9 @@ END_TO_END = 2e-3  # of full scale, which the peak is near to: F0's rounding is 
 LOG_SPECTRAL = 0.1  # dB
 
 
-def test_greedy_speech_is_what_stock_generates_for_the_same_noise(engine, ask, stock_t3):
+def test_greedy_speech_is_what_stock_generates_for_the_same_noise(make_engine, ask, stock_t3):
+    engine = make_engine(flow_steps=10)
+    engine.prepare()
     models, texts = engine.models, {"Is anyone there?": 10, "A candle came down the stair.": 40, "Oh!": 25}
     spoken = speak(engine, *(ask(text, seed=n, tokens=n, exaggeration=0.7, min_p=1.0) for text, n in texts.items()))
     stock = ChatterboxTTS(stock_t3, *models.voice_modules(), models.tokenizer, "cpu")
@@ -75,7 +77,7 @@ def test_greedy_speech_is_what_stock_generates_for_the_same_noise(engine, ask, s
 @pytest.mark.long
 def test_at_full_size_three_utterances_have_stocks_waveform(cache, make_engine, ask):
     """Stock loads the files itself here. Takes 3 GB of disk and 8 GB of memory."""
-    full = make_engine(checkpoint="stand-in", cache=os.environ.get("CHATTERBOX_BATCH_CACHE", str(cache)))
+    full = make_engine(checkpoint="stand-in", flow_steps=10, cache=os.environ.get("CHATTERBOX_BATCH_CACHE", str(cache)))
     full.prepare()
     texts = {"Is anyone there?": 10, "A candle came down the stair.": 40, "Oh!": 25}
     spoken = speak(full, *(ask(text, seed=tokens, tokens=tokens, min_p=1.0) for text, tokens in texts.items()))
@@ -289,7 +291,7 @@ def test_a_cache_that_cannot_be_written_is_a_user_error(make_engine, tmp_path):
 
 
 def test_flow_steps_change_the_audio_but_not_the_tokens(engine, make_engine, ask):
-    coarse = make_engine(flow_steps=2)
+    coarse = make_engine(flow_steps=1)
     coarse.prepare()
     (before,), (after,) = speak(engine, ask()), speak(coarse, ask())
     assert np.array_equal(before.tokens, after.tokens) and not np.allclose(before.samples, after.samples, atol=1e-3)

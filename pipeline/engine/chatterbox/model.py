@@ -7,7 +7,7 @@ import logging
 import re
 import warnings
 from collections.abc import Collection
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,11 @@ def build(file: str, names: Collection[str] = ()) -> nn.Module:
 
 def tensors(file: str, names: Collection[str] = (), depth: int | None = None) -> dict[str, torch.Tensor]:
     """The stock module's tensors, its stacks as deep as `names` tell, `depth` at most. They take no memory."""
+    return dict(_tensors(file, frozenset(names), depth))
+
+
+@lru_cache(maxsize=8)  # building a module takes half a second
+def _tensors(file: str, names: frozenset[str], depth: int | None) -> dict[str, torch.Tensor]:
     with torch.device("meta"):
         module = build(file, names)
     for stack in stacks(module).values():
