@@ -17,16 +17,25 @@ TEXT = "Nobody came."
 END_TOKEN = 6562
 
 
+@pytest.fixture(scope="module")
+def engines():
+    """What is left as it was for the next test: loading weights takes most of the time."""
+    return {}
+
+
 @pytest.fixture
-def run(job, tmp_path, monkeypatch, cache):
-    """Render TEXT with a BF16 decoder after `break_it(models)`; returns the job's end and its rows."""
+def run(job, tmp_path, monkeypatch, cache, engines):
+    """Render TEXT with a BF16 decoder, one of its own after `break_it(models)`; returns the job's end and its rows."""
     (tmp_path / "b.txt").write_text(TEXT)
 
-    def run(break_it, *more):
+    def run(break_it=None, *more):
         def broken(config):
-            engine = build_engine(config)
+            engine = build_engine(config) if break_it or not engines else engines["whole"]
             engine.prepare()
-            break_it(engine.models)
+            if break_it:
+                break_it(engine.models)
+            else:
+                engines["whole"] = engine
             return engine
 
         monkeypatch.setattr(jobs.generate, "build_engine", broken)
@@ -55,18 +64,14 @@ def test_nan_in_the_bf16_decoder_is_spoken_again_in_fp32_with_the_same_seed(run)
 
 
 def test_nan_in_the_vocoder_is_nan_too(run, monkeypatch):
-    def break_it(models):
-        change(monkeypatch, lambda x: x * float("nan"), times=1)
-
-    ended, (row,) = run(break_it)
+    change(monkeypatch, lambda x: x * float("nan"), times=1)
+    ended, (row,) = run()
     assert ended.code == 0 and attempts(row) == [("t3=bf16", "nan"), ("fp32", "")]
 
 
 def test_silence_from_the_vocoder_is_spoken_again(run, monkeypatch):
-    def break_it(models):
-        change(monkeypatch, lambda x: x * 0 - 100, times=1)  # log magnitudes
-
-    ended, (row,) = run(break_it)
+    change(monkeypatch, lambda x: x * 0 - 100, times=1)  # log magnitudes
+    ended, (row,) = run()
     assert ended.code == 0 and attempts(row) == [("t3=bf16", "silent"), ("fp32", "")]
 
 
@@ -88,10 +93,8 @@ def test_a_decoder_that_never_ends_is_spoken_again(run, tmp_path, monkeypatch):
 
 
 def test_speech_that_stays_bad_goes_down_the_whole_ladder_and_fails(run, monkeypatch):
-    def break_it(models):
-        change(monkeypatch, lambda x: x * 0 - 100, times=100)
-
-    ended, (row,) = run(break_it)
+    change(monkeypatch, lambda x: x * 0 - 100, times=100)
+    ended, (row,) = run()
     assert ended.code == 1 and row["status"] == "failed" and row["error"].startswith("silent: ")
     assert attempts(row) == [("t3=bf16", "silent"), *[("fp32", "silent")] * 3]
     seeds = [a["seed"] for a in row["attempts"]]

@@ -19,6 +19,7 @@ def prepare(job, tmp_path):
     return lambda: job("voices", "clips=clips", f"engine.cache={tmp_path / 'cache'}", *TINY)
 
 
+@pytest.mark.long
 def test_a_folder_of_clips_is_prepared_once_and_a_bad_one_is_told(prepare, tmp_path):
     first = prepare()
     assert first.code == 0 and "2 of 2 voices ready" in first.out and first.out.count("computing the conditionals") == 2
