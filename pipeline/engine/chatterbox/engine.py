@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 # What is given back can be had again in pieces of any size; else a decoder's memory stays lost to waveforms.
 ALLOCATOR = "expandable_segments:True"
+ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # a user's own, of either name, stand
 TOKENS_PER_SECOND = 25
 FEWEST_TOKENS = 10
 
@@ -63,7 +64,8 @@ class ChatterboxEngine:
     def prepare(self) -> None:
         if self._prepared:
             return
-        os.environ.setdefault(allocator_settings(), ALLOCATOR)  # read when torch is imported
+        if not os.environ.keys() & set(ALLOCATOR_VARIABLES):
+            os.environ[allocator_variable()] = ALLOCATOR  # read when torch is imported
         from pipeline.engine.chatterbox import precision, stand_in
 
         self._prepare_kernels()
@@ -213,10 +215,10 @@ class ChatterboxEngine:
         return self._voices[precision]
 
 
-def allocator_settings() -> str:
-    """The variable that torch reads them from, which 2.9 gave a new name."""
+def allocator_variable() -> str:
+    """What torch reads them from; 2.9 gave it a new name."""
     major, minor, *_ = version("torch").split(".")
-    return "PYTORCH_ALLOC_CONF" if (int(major), int(minor)) >= (2, 9) else "PYTORCH_CUDA_ALLOC_CONF"
+    return ALLOCATOR_VARIABLES[(int(major), int(minor)) >= (2, 9)]
 
 
 def safer(sampling: Sampling) -> Sampling:
