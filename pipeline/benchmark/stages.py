@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.benchmark.machine import timed
-from pipeline.benchmark.s3gen import gathered
+from pipeline.benchmark.s3gen import ALONE, gathered
 from pipeline.benchmark.sample import requests_of
 from pipeline.checks import judge
 from pipeline.config import BenchmarkConfig
@@ -14,8 +14,6 @@ from pipeline.engine.registry import build_engine
 from pipeline.plan import Planned
 from pipeline.store.wav import to_float, to_pcm16, write_wav
 from pipeline.watermark import build_watermarker
-
-ALONE = 250  # tokens, 10 s
 
 
 def stages(

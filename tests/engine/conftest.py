@@ -1,5 +1,8 @@
 """The tiny stand-in, written once for all of Chatterbox's tests, an engine and a decoder of it, and stock beside it."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +56,22 @@ def ask() -> Callable[..., Request]:
         return Request(utterance, seed, Sampling(**sampling), precision, tokens)
 
     return make
+
+
+@pytest.fixture
+def compare_kernels() -> Callable[..., None]:
+    """`compare_kernels(script, device, ...)` in a process of its own: Triton decides when it is imported whether to
+    interpret, as it has to on a CPU.
+    """
+    pytest.importorskip("triton")
+
+    def compare(script: str, device: str, *arguments: str) -> None:
+        interpret = dict(TRITON_INTERPRET="1") if device == "cpu" else {}
+        command = [sys.executable, "-c", script, device, *arguments]
+        run = subprocess.run(command, capture_output=True, text=True, env=os.environ | interpret)
+        assert run.returncode == 0, run.stderr
+
+    return compare
 
 
 @dataclass(frozen=True)

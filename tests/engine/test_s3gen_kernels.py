@@ -1,9 +1,5 @@
 """The flow's kernels beside plain PyTorch, interpreted on a CPU and compiled on a GPU, where captured packs run too."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -60,14 +56,8 @@ if device.type == "cuda":
 
 @pytest.mark.long
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_kernels_compute_what_plain_pytorch_does(device):
-    """In a process of its own: Triton decides when it is imported whether to interpret."""
-    pytest.importorskip("triton")
-    interpret = dict(TRITON_INTERPRET="1") if device == "cpu" else {}
-    run = subprocess.run(
-        [sys.executable, "-c", COMPARE, device], capture_output=True, text=True, env=os.environ | interpret
-    )
-    assert run.returncode == 0, run.stderr
+def test_kernels_compute_what_plain_pytorch_does(device, compare_kernels):
+    compare_kernels(COMPARE, device)
 
 
 @pytest.fixture(scope="module")

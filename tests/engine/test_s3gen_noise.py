@@ -1,9 +1,5 @@
 """Noise by counter: uniform and normal to every test, and a row's own whatever is drawn beside it."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from scipy.stats import chi2, kstest
@@ -90,11 +86,6 @@ for stream in (FLOW, SOURCE):
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_the_kernel_draws_what_plain_pytorch_does(device):
-    """But for the rounding of log, sin and cos. In a process of its own: Triton decides when it is imported."""
-    pytest.importorskip("triton")
-    interpret = dict(TRITON_INTERPRET="1") if device == "cpu" else {}
-    run = subprocess.run(
-        [sys.executable, "-c", COMPARE, device], capture_output=True, text=True, env=os.environ | interpret
-    )
-    assert run.returncode == 0, run.stderr
+def test_the_kernel_draws_what_plain_pytorch_does(device, compare_kernels):
+    """But for the rounding of log, sin and cos."""
+    compare_kernels(COMPARE, device)

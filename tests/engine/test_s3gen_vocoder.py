@@ -2,9 +2,6 @@
 
 import copy
 import math
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
@@ -265,63 +262,6 @@ def test_a_groups_work_asks_nothing_of_the_host(steady):
     assert torch.equal(samples, expected)
 
 
-COMPARE = """
-import sys
-
-import torch
-
-from pipeline.engine.chatterbox.s3gen import vocoder_kernels as kernels
-from pipeline.engine.chatterbox.s3gen import vocoder_plain as plain
-
-device = sys.argv[1]
-
-
-def randn(*shape):
-    return torch.randn(shape, device=device)
-
-
-def same(ours, expected):
-    torch.testing.assert_close(ours, expected, atol=5e-6, rtol=1e-5)
-
-
-# Rows that are full, that end inside a block and on its edge, and an empty one; NaN behind their ends.
-torch.manual_seed(0)
-live = torch.tensor([2049, 1500, 1024, 0], device=device)
-
-
-def rows():
-    x = randn(4, 5, 2049)
-    for row, end in zip(x, live.tolist()):
-        row[:, end:] = torch.nan
-    return x
-
-
-alpha = torch.tensor([0.0, 1e-3, 0.5, 1.0, 20.0], device=device)
-same(kernels.snake(x := rows(), alpha, live), plain.snake(x, alpha, live))
-inputs = rows(), rows(), alpha, live
-for ours, expected in zip(kernels.add_snake(*inputs), plain.add_snake(*inputs)):
-    same(ours, expected)
-inputs = [rows() for _ in range(3)], [rows() for _ in range(3)], 0.1, live
-same(kernels.leaky_mean(*inputs), plain.leaky_mean(*inputs))
-
-turns = torch.randint(2**32, (2, 3, 9, 7), device=device)
-turns[:, 0, 0, :2] = torch.tensor([0, 2**32 - 1], device=device)
-inputs = *turns, 3 * randn(3, 9), randn(9)
-same(kernels.harmonics(*inputs, 480), plain.harmonics(*inputs, 480))
-"""
-
-
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_kernels_compute_what_plain_pytorch_does(device):
-    """In a process of its own: Triton decides when it is imported whether to interpret."""
-    pytest.importorskip("triton")
-    interpret = dict(TRITON_INTERPRET="1") if device == "cpu" else {}
-    run = subprocess.run(
-        [sys.executable, "-c", COMPARE, device], capture_output=True, text=True, env=os.environ | interpret
-    )
-    assert run.returncode == 0, run.stderr
-
-
 @pytest.mark.gpu
 def test_on_a_gpu_each_row_is_stocks_speech_in_any_number_format(steady):
     ours, mels = Vocoder(steady.stock, torch.device("cuda")), [mel.cuda() for mel in steady.mels]
@@ -347,11 +287,3 @@ def test_on_a_gpu_a_captured_group_has_the_bits_of_any_other(number_format, stea
             tensor.copy_(other)
         graph.replay()
         assert torch.equal(samples.flip(0), expected)
-
-
-@pytest.mark.parametrize("padding", [0, 3])
-def test_a_transposed_convolution_is_torchs(padding):
-    x, weight, bias = torch.randn(2, 5, 9), torch.randn(5, 4, 11), torch.randn(4)
-    ours = conv_transpose1d(x, weight, bias, 5, padding)
-    expected = F.conv_transpose1d(x, weight, bias, 5, padding)
-    assert ours.shape == expected.shape and torch.allclose(ours, expected, atol=1e-5)

@@ -1,9 +1,5 @@
 """The Triton kernels compute what plain PyTorch does: on the CPU by Triton's interpreter, and on a GPU."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 COMPARE = """
@@ -72,11 +68,5 @@ assert ((0 <= ours) & (ours < 8194)).all()
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_kernels_compute_what_plain_pytorch_does(device, dtype):
-    """In a process of its own: Triton decides when it is imported whether to interpret."""
-    pytest.importorskip("triton")
-    interpret = dict(TRITON_INTERPRET="1") if device == "cpu" else {}
-    run = subprocess.run(
-        [sys.executable, "-c", COMPARE, device, dtype], capture_output=True, text=True, env=os.environ | interpret
-    )
-    assert run.returncode == 0, run.stderr
+def test_kernels_compute_what_plain_pytorch_does(device, dtype, compare_kernels):
+    compare_kernels(COMPARE, device, dtype)
