@@ -9,8 +9,10 @@ from pipeline.engine.chatterbox import engine as module
 
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch):
+    """Before and after: what the engine sets is gone with the test."""
     for name in module.ALLOCATOR_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
 
 
 def said() -> dict[str, str]:

@@ -1,3 +1,5 @@
+"""A transposed convolution without oneDNN's preparations: the same numbers as torch's."""
+
 import pytest
 import torch
 import torch.nn.functional as F

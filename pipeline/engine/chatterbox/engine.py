@@ -218,7 +218,8 @@ class ChatterboxEngine:
 def allocator_variable() -> str:
     """What torch reads them from; 2.9 gave it a new name."""
     major, minor, *_ = version("torch").split(".")
-    return ALLOCATOR_VARIABLES[(int(major), int(minor)) >= (2, 9)]
+    before, since = ALLOCATOR_VARIABLES
+    return since if (int(major), int(minor)) >= (2, 9) else before
 
 
 def safer(sampling: Sampling) -> Sampling:
