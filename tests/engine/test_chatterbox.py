@@ -243,6 +243,18 @@ def test_what_is_in_use_is_told_in_a_line_and_kept(make_engine, ask, caplog):
     assert len(lines) == len(set(lines)) <= 2
 
 
+def test_what_is_in_use_can_be_asked_while_waveforms_load_another_flow(engine, monkeypatch):
+    models = engine.models
+    monkeypatch.setattr(models, "flows", {"bf16": models.flow("fp32")})
+
+    def loading(flow):
+        models.flows["fp32"] = flow
+        return "told"
+
+    monkeypatch.setattr(flow.Flow, "in_use", loading)
+    assert models.in_use()["flow bf16"] == "told" and list(models.flows) == ["bf16", "fp32"]
+
+
 @pytest.mark.long
 def test_the_stand_in_sounds_like_something(engine, ask):
     """Audible, unclipped, without pauses or loops, of speech tokens alone: what the checks ask of real speech."""

@@ -176,7 +176,8 @@ class Models:
         found = dict(device=str(self.device), torch=torch.__version__)
         if self.device.type == "cuda":
             found["gpu"] = torch.cuda.get_device_name(self.device)
-        found |= {f"flow {number_format}": flow.in_use() for number_format, flow in self.flows.items()}
+        flows = list(self.flows.items())  # the thread of waveforms may add to them meanwhile
+        found |= {f"flow {number_format}": flow.in_use() for number_format, flow in flows}
         if "vocoder" in vars(self):
             found["vocoder"] = "float32 weights"
         return found
