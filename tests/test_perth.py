@@ -61,6 +61,7 @@ def test_a_row_is_marked_as_if_it_were_alone_up_to_its_last_sample(batched, spee
         assert np.abs(row - alone).max() < 1e-5 * np.abs(alone).max()
 
 
+@pytest.mark.long
 def test_a_row_is_scored_as_if_it_were_alone(batched, speech, marked, monkeypatch):
     in_any_company(monkeypatch)
     rows = [*marked[:-1], *speech[:4]]

@@ -302,6 +302,7 @@ def test_a_cache_that_cannot_be_written_is_a_user_error(make_engine, tmp_path):
         make_engine(cache=str(tmp_path / "file")).prepare()
 
 
+@pytest.mark.long
 def test_flow_steps_change_the_audio_but_not_the_tokens(engine, make_engine, ask):
     coarse = make_engine(flow_steps=1)
     coarse.prepare()

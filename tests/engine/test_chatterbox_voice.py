@@ -60,6 +60,7 @@ def test_the_next_run_computes_nothing_and_loads_no_voice_encoder(narrator, make
     assert "voice_encoder" not in vars(later.models)
 
 
+@pytest.mark.long
 def test_a_shorter_prompt_is_another_voice(narrator, make_engine, ask, clip, caplog):
     short = make_engine(voice=VoiceConfig(path=str(clip), prompt_seconds=1.0))
     short.prepare()

@@ -61,6 +61,7 @@ def test_a_voice_with_a_short_prompt_is_heard_as_stock_hears_it(flow, engine):
     assert mel.shape == stock[0].shape == (80, 17) and (mel - stock[0]).abs().max() <= 1e-4 * stock.abs().max()
 
 
+@pytest.mark.long
 def test_bits_do_not_depend_on_order_or_company(flow, asked, engine, monkeypatch):
     """Of a pack and rows of one size, as a GPU has them."""
     monkeypatch.setattr(module, "ROUND", dict(cpu=256))

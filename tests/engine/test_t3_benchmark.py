@@ -17,6 +17,7 @@ def test_bytes_moved_are_all_weights_each_step_and_each_rows_own_positions(engin
     assert t3.bytes_moved(decoders.last, decoded) == 4 * (5 * weights + positions * 2 * 2 * 1024)
 
 
+@pytest.mark.long
 def test_number_formats_are_compared_given_the_same_tokens(make_engine, ask, monkeypatch):
     monkeypatch.setattr(t3, "STEPS", 6)
     engine = make_engine(precision=Precision("bf16", "fp32", "fp32", "fp32"))

@@ -63,6 +63,7 @@ def test_nan_in_the_bf16_decoder_is_spoken_again_in_fp32_with_the_same_seed(run)
     assert row["attempts"][0]["seed"] == row["attempts"][1]["seed"] == row["seed"]
 
 
+@pytest.mark.long
 def test_nan_in_the_vocoder_is_nan_too(run, monkeypatch):
     change(monkeypatch, lambda x: x * float("nan"), times=1)
     ended, (row,) = run()
