@@ -26,6 +26,7 @@ from pipeline.store.edition import Edition
 from pipeline.store.index import Entry, is_done, read_index, spoilt
 from pipeline.store.journal import Journal
 from pipeline.store.manifest import merge
+from pipeline.store.rollback import read_rollback
 from pipeline.synthesize import Synthesizer
 from pipeline.telemetry.progress import Telemetry
 from pipeline.telemetry.record import RunRecord
@@ -66,6 +67,9 @@ def generate(config: GenerateConfig, stop: Stop, engine: Engine | None = None) -
             if pending:
                 watermarker = watermarker or prepare(engine, config)
             with stop.deferred():
+                if pending and (safer := read_rollback(folder, edition.params)):
+                    log.info("an earlier run went over to precision %s, and so does this one", safer)
+                    engine.use(safer)
                 if pending:
                     failed = render(pending, engine, watermarker, folder, journal, config, stop)
                 ok, _ = merge(folder, edition)

@@ -36,7 +36,7 @@ def voices(config: VoicesConfig, stop: Stop) -> int:
             try:
                 engine.conditionals_of(read_clip(path), engine.precision.voice_encoder)
                 log.info("%s: ready", path)
-            except UserError as error:
+            except (UserError, FloatingPointError) as error:
                 bad += 1
                 log.error("%s", error)
     log.info("%d of %d voices ready", len(paths) - bad, len(paths))

@@ -58,6 +58,8 @@ def judge(speech: Speech, rate: int, options: CheckConfig, unchecked: frozenset[
     """The first reason code that holds and what was found; two empty strings when the speech is good."""
     if speech.error:
         return "error", speech.error
+    if speech.component:
+        return "nan", f"{speech.component} has made what is not finite"
     if not np.isfinite(speech.samples).all():
         return "nan", f"{np.count_nonzero(~np.isfinite(speech.samples))} samples are not finite"
     text = speech.request.utterance.spoken_text

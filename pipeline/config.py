@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.errors import UserError
 
 GRACE_S = 20.0  # the shortest that schedulers give between SIGTERM and SIGKILL is 30 s
-AUDIO_VERSION = 4  # raise it when the code changes samples for the same options: it enters every utterance's key
+AUDIO_VERSION = 5  # raise it when the code changes samples for the same options: it enters every utterance's key
 
 
 def option(
@@ -109,17 +109,17 @@ class Sampling:
     top_p: float = option(1.0, "keep the likeliest tokens up to this mass", "", 0.01, 1)
 
 
-DTYPES = ("auto", "fp32", "tf32", "bf16")
+FORMATS = ("auto", "fp32", "tf32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
 class Precision:
-    """One number format a component; auto: the best that the device has (bf16/tf32 on CUDA, else fp32)."""
+    """One number format a component; what a device does not have becomes fp32, and is said."""
 
-    t3: str = option("auto", "token decoder", choices=DTYPES)
-    flow: str = option("auto", "tokens to mel", choices=DTYPES)
-    vocoder: str = option("auto", "mel to samples", choices=("auto", "fp32", "tf32"))
-    voice_encoder: str = option("auto", "voice conditionals", choices=("auto", "fp32", "tf32"))
+    t3: str = option("auto", "token decoder", choices=FORMATS)
+    flow: str = option("auto", "tokens to mel", choices=FORMATS)
+    vocoder: str = option("auto", "mel to samples", choices=FORMATS)
+    voice_encoder: str = option("auto", "voice conditionals", choices=FORMATS)
 
     def __str__(self) -> str:
         values = [getattr(self, f.name) for f in fields(self)]
@@ -161,6 +161,9 @@ class CheckConfig:
         -42.0, "a 10 ms frame is silent below this, against the loudest frame", "dB", -120, 0
     )
     max_pause_s: float = option(2.0, "long_pause: silent frames in a row", "s", 0.05, 600)
+    rollback_share: float = option(
+        0.01, "when more of a window is tried again, the rest of the run uses the next safer precision", "", 0, 1
+    )
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class Task:
     planned: Planned
     attempts: tuple[Attempt, ...] = ()
     error: str = ""
+    component: str = ""  # whose numbers were not finite in the last of them
 
 
 @dataclass(frozen=True)
@@ -113,5 +114,10 @@ class Rows:
         )
 
     @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """All that changes samples beside the text."""
+        return parameters(self.identity, self.config)
+
+    @cached_property
     def _params(self) -> str:
-        return json.dumps(parameters(self.identity, self.config), sort_keys=True)
+        return json.dumps(self.parameters, sort_keys=True)

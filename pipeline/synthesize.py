@@ -4,6 +4,7 @@ Runs on the thread that drives the engine; what is not the device's work is done
 writer. Knows the engine only by its protocol, and nothing of books, files, Hydra or W&B.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from pipeline.store.wav import to_float, to_pcm16
 from pipeline.telemetry.progress import Telemetry
 from pipeline.watermark import Watermarker
 from pipeline.writer import Writer
+
+log = logging.getLogger(__name__)
 
 JUDGES = 4  # threads: an engine may answer many at once
 
@@ -48,24 +51,49 @@ class Synthesizer:
             for part in parts:
                 if self.stopping():
                     break
-                self._window(part)
+                tried_again = self._window(part)
                 if part is parts[-1]:  # else the engine goes on at once, and the next counts what is being written
                     self._count(self.writer.flush())
+                elif tried_again > self.config.check.rollback_share * len(part) and not self.stopping():
+                    self._roll_back(tried_again, len(part))
                 self.telemetry.window_ends(self.engine.gpu_memory_gib())
         finally:  # what was being written when something went wrong counts as well
             self._count(self.writer.flush())
 
-    def _window(self, part: Sequence[Planned]) -> None:
+    def _window(self, part: Sequence[Planned]) -> int:
+        """How many were tried again."""
         made = buckets(part, self.config.plan)
         self.telemetry.window_starts(padding_waste(made))
         pending = [Task(item) for bucket in made for item in bucket]
-        for rung in (Rung(), *self.engine.ladder):
-            pending = self._attempt(pending, rung)
+        pending = self._attempt(pending, Rung())
+        tried_again = len(pending)
+        for rung in self.engine.ladder:
             if not pending or self.stopping():
                 break
+            due = {task.planned.key: task for task in pending if self._is_new(task, rung)}
+            rest = [task for task in pending if task.planned.key not in due]
+            pending = rest + (self._attempt(due.values(), rung) if due else [])
         if not self.stopping():
             for task in pending:
                 self._count(self.writer.fail(task))
+        return tried_again
+
+    def _roll_back(self, tried_again: int, of: int) -> None:
+        """From here on with the next safer precision, if there is one; a resumed run begins with it."""
+        safer, share = self.engine.safer, self.config.check.rollback_share
+        if safer is None:
+            return
+        log.warning(
+            "%d of %d utterances were tried again, more than check.rollback_share=%g: from here on %s in place of %s",
+            *(tried_again, of, share, safer, self.engine.precision),
+        )
+        self.writer.roll_back(safer)
+        self.engine.use(safer)
+
+    def _is_new(self, task: Task, rung: Rung) -> bool:
+        """Whether that has not been tried yet."""
+        request = self._request(task, rung)
+        return (request.seed, str(request.precision)) not in {(one.seed, one.precision) for one in task.attempts}
 
     def _attempt(self, tasks: Iterable[Task], rung: Rung) -> list[Task]:
         """Try every task once; returns those whose speech is bad."""
@@ -95,7 +123,8 @@ class Synthesizer:
         for answer in batch:
             reason, detail = answer.verdict.result()
             if reason:
-                failed.append(self._failed(answer.task, rung, reason, detail))
+                task = self._failed(answer.task, rung, reason, detail)
+                failed.append(replace(task, component=answer.speech.component))
             else:
                 good.append(answer)
         marked = self.watermarker.apply([answer.speech.samples for answer in good], rate)
@@ -117,14 +146,16 @@ class Synthesizer:
         self.telemetry.bad_attempt(reason)
         request = self._request(task, rung)
         attempt = Attempt(request.seed, str(request.precision), reason)
-        return replace(task, attempts=(*task.attempts, attempt), error=f"{reason}: {detail}")
+        return replace(task, attempts=(*task.attempts, attempt), error=f"{reason}: {detail}", component="")
 
     def _request(self, task: Task, rung: Rung) -> Request:
-        planned = task.planned
+        planned, precision = task.planned, rung.precision or self.engine.precision
+        if rung.component and task.component:
+            precision = replace(precision, **{task.component: "fp32"})
         return Request(
             utterance=planned.utterance,
             seed=retry_seed(planned.seed, len(task.attempts)) if rung.new_seed else planned.seed,
             sampling=rung.sampling(self.config.sampling),
-            precision=rung.precision or self.engine.precision,
+            precision=precision,
             max_tokens=self.engine.max_tokens(planned.predicted_s),
         )

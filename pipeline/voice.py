@@ -145,13 +145,18 @@ def conditionals(
     precision: str,
     cache: Path,
 ) -> Conditionals:
-    """The clip's conditionals from `cache`, or computed by the modules that `load` returns, and then kept there."""
+    """The clip's conditionals from `cache`, or computed by the modules that `load` returns, and then kept there.
+
+    FloatingPointError where half precision was too little.
+    """
     key = hashlib.sha256(repr((clip.sha256, revision, float(prompt_seconds), precision)).encode()).hexdigest()
     file = cache / "voices" / f"{key}.safetensors"
     found = _read(file)
     if found is None:
         log.info("computing the conditionals of %s, kept as %s", clip.path, file)
         found = compute(clip, *load(), prompt_seconds, precision)
+        if precision in ("bf16", "fp16") and not found.speaker_emb.isfinite().all():
+            raise FloatingPointError(f"{clip.path}: its embedding in {precision} is no number")
         if wrong := fault(found):
             raise UserError(f"{clip.path}: no voice comes of it ({wrong}); try another recording")
         _write(found, file)
@@ -161,11 +166,19 @@ def conditionals(
 def compute(
     clip: Clip, s3gen: "S3Gen", voice_encoder: "VoiceEncoder", prompt_seconds: float, precision: str
 ) -> Conditionals:
-    """As stock's `prepare_conditionals`, which hears 10 s."""
+    """As stock's `prepare_conditionals`, which hears 10 s.
+
+    In half precision that is the voice encoder's network alone: speech tokens and x-vector are stock's, in FP32.
+    """
     import librosa
     import torch
 
-    from pipeline.engine.chatterbox.precision import float32_math
+    from pipeline.engine.chatterbox.precision import WEIGHTS, float32_math
+
+    dtype = WEIGHTS[precision]
+    voice_encoder.to(dtype)
+    voice_encoder.register_forward_pre_hook(lambda _, given: (given[0].to(dtype),))
+    voice_encoder.register_forward_hook(lambda _, given, made: made.float())
 
     wav_24k = librosa.resample(clip.samples, orig_sr=clip.rate, target_sr=S3GEN_RATE)
     wav_16k = librosa.resample(wav_24k, orig_sr=S3GEN_RATE, target_sr=T3_RATE)

@@ -8,9 +8,11 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
+from pipeline.config import Precision
 from pipeline.row import Kept, Row, Rows, Task
 from pipeline.store import RunFolder
 from pipeline.store.journal import Journal
+from pipeline.store.rollback import rollback_row
 from pipeline.store.wav import write_wav
 
 THREADS = 4  # they wait for the disk more than they compute, so that even two cores gain by each
@@ -37,6 +39,10 @@ class Writer:
     def fail(self, task: Task) -> list[Row]:
         """The same, for an utterance that no attempt has made good."""
         return self._put(0.0, self._pool.submit(self._append, self._rows.failed(task)))
+
+    def roll_back(self, precision: Precision) -> None:
+        """A row that says what is used from here on; durable when it returns."""
+        self._append(rollback_row(precision, self._rows.parameters))
 
     def flush(self) -> list[Row]:
         """The rest of the rows, when all are durable."""

@@ -37,6 +37,7 @@ class Scripted:
     device = "cpu"
     unchecked = frozenset[str]()
     precision = FP32
+    safer = None
     ladder = (Rung(new_seed=True), Rung(new_seed=True))
 
     def __init__(self, scripts: dict[str, list[str]]) -> None:

@@ -96,7 +96,9 @@ def _parts(
     seconds["flow"] = run.seconds
     with timed(device) as run:
         for pack, made in zip(packs, mels, strict=True):
-            models.vocoder(made, [asked.seed for asked, _ in pack], precision.vocoder, workspace(device))
+            models.vocoder(precision.vocoder)(
+                made, [asked.seed for asked, _ in pack], precision.vocoder, workspace(device)
+            )
     seconds["vocoder"] = run.seconds
     for name, work, samples in (("watermark", watermarker.apply, spoken), ("its detection", watermarker.score, marked)):
         with timed(device) as run:

@@ -30,14 +30,24 @@ class Speech:
     tokens: np.ndarray | None = None  # (num_tokens,) int16 speech tokens without the end token; None: engine has none
     ended: bool | None = None  # the end token came before the cap; None: engine cannot tell
     error: str = ""
+    component: str = ""  # of `Precision`, whose numbers were no longer finite; empty: nobody's
+
+
+class NotFinite(FloatingPointError):
+    """What a component of `Precision` has made is no number."""
+
+    def __init__(self, component: str, what: str) -> None:
+        super().__init__(what)
+        self.component = component
 
 
 @dataclass(frozen=True)
 class Rung:
-    """How an attempt differs from the first one."""
+    """How an attempt differs from the first one. One that has been made already is not made again."""
 
     new_seed: bool = False
     precision: Precision | None = None  # None: as configured
+    component: bool = False  # with that component alone in FP32 whose numbers were not finite, if it was one's
     sampling: Callable[[Sampling], Sampling] = lambda configured: configured
 
 
@@ -72,6 +82,13 @@ class Engine(Protocol):
     @property
     def precision(self) -> Precision:
         """What a first attempt uses; no "auto" left. Known after `prepare`."""
+
+    @property
+    def safer(self) -> Precision | None:
+        """What to use from here on when too many first attempts are bad; None: there is nothing safer."""
+
+    def use(self, precision: Precision) -> None:
+        """From here on; frees what only the precision until now needed. After `prepare`, and between two windows."""
 
     @property
     def ladder(self) -> Sequence[Rung]:

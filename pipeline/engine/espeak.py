@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from pipeline.config import FP32, EspeakConfig
+from pipeline.config import FP32, EspeakConfig, Precision
 from pipeline.engine import Identity, Request, Speech
 from pipeline.errors import UserError
 
@@ -40,8 +40,13 @@ class EspeakEngine:
             options=dict(voice=options.voice, rate_wpm=options.rate_wpm, pitch=options.pitch),
         )
 
+    safer = None
+
     def prepare(self) -> None:
         self._speak("")
+
+    def use(self, precision: Precision) -> None:
+        pass
 
     def max_tokens(self, predicted_s: float) -> int:
         return 0

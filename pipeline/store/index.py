@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.store import RunFolder
 from pipeline.store.journal import Place, read_rows
+from pipeline.store.rollback import ROLLBACK
 from pipeline.store.wav import HEADER_BYTES
 
 AUDIO = ("file_name", "num_samples", "audio_sha256")
@@ -32,6 +33,8 @@ def read_index(folder: RunFolder) -> dict[str, Entry]:
     """The last row of each utterance: it tells what the utterance's WAV is now."""
     index: dict[str, Entry] = {}
     for place, row in read_rows(folder.root / "journal"):
+        if row["status"] == ROLLBACK:  # of no utterance
+            continue
         before = index.get(row["id"])
         if before is None or row["generation"] >= before.generation:
             audio = {name: row[name] for name in AUDIO} if row["status"] == "ok" else {}

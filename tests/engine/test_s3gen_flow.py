@@ -32,7 +32,7 @@ def expected(engine, asked):
     """Stock's mels, each alone. (80, frames)"""
     models, made = engine.models, []
     for tokens, seed in zip(*asked, strict=True):
-        with stocks_noise(models.vocoder.weights, seed):
+        with stocks_noise(models.vocoder("fp32").weights, seed):
             gen = models.builtin_voice.gen()
             made.append(models.s3gen.flow_inference(tokens, ref_dict=gen, n_cfm_timesteps=STEPS, finalize=True)[0])
     return made
@@ -56,7 +56,7 @@ def test_a_voice_with_a_short_prompt_is_heard_as_stock_hears_it(flow, engine):
     )
     tokens = torch.arange(9) * 700
     (mel,) = flow([tokens], [1], short)
-    with stocks_noise(engine.models.vocoder.weights, 1):
+    with stocks_noise(engine.models.vocoder("fp32").weights, 1):
         stock = engine.models.s3gen.flow_inference(tokens, ref_dict=short.gen(), n_cfm_timesteps=STEPS, finalize=True)
     assert mel.shape == stock[0].shape == (80, 17) and (mel - stock[0]).abs().max() <= 1e-4 * stock.abs().max()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config import FP32, ChatterboxConfig, Precision, Sampling, VoiceConfig
-from pipeline.engine import Identity, Request, Rung, Speech
+from pipeline.engine import Identity, NotFinite, Request, Rung, Speech
 from pipeline.engine.chatterbox import checkpoint
 from pipeline.errors import UserError
 from pipeline.voice import Clip, Conditionals, conditionals, read_clip
@@ -101,8 +101,26 @@ class ChatterboxEngine:
 
     @property
     def ladder(self) -> tuple[Rung, ...]:
-        retries = (Rung(new_seed=True, precision=FP32), Rung(new_seed=True, precision=FP32, sampling=safer))
-        return retries if self.precision == FP32 else (Rung(precision=FP32), *retries)
+        return (
+            Rung(component=True),
+            Rung(precision=FP32),
+            Rung(new_seed=True, precision=FP32),
+            Rung(new_seed=True, precision=FP32, sampling=calmer),
+        )
+
+    @property
+    def safer(self) -> Precision | None:
+        from pipeline.engine.chatterbox import precision
+
+        return precision.safer(self.precision, self._device)
+
+    def use(self, precision: Precision) -> None:
+        from pipeline.engine.chatterbox.precision import resolve
+
+        self.precision = resolve(precision, self._device)
+        self.decoders.use(self.precision.t3)
+        self.speaker.forget()
+        self.models.keep_only(self.precision)
 
     def max_tokens(self, predicted_s: float) -> int:
         """Random weights never end an utterance, so a stand-in's cap is its length."""
@@ -208,9 +226,12 @@ class ChatterboxEngine:
         )
 
     def voice(self, precision: str) -> Conditionals:
-        """The run's voice on the device."""
+        """The run's voice on the device. `NotFinite` where half precision was too little for it."""
         if precision not in self._voices:
-            found = self.conditionals_of(self._clip, precision) if self._clip else self.models.builtin_voice
+            try:
+                found = self.conditionals_of(self._clip, precision) if self._clip else self.models.builtin_voice
+            except FloatingPointError as error:
+                raise NotFinite("voice_encoder", str(error)) from error
             self._voices[precision] = found.to(self._device)
         return self._voices[precision]
 
@@ -222,7 +243,7 @@ def allocator_variable() -> str:
     return since if (int(major), int(minor)) >= (2, 9) else before
 
 
-def safer(sampling: Sampling) -> Sampling:
+def calmer(sampling: Sampling) -> Sampling:
     """Less lively and less likely to run away."""
     return replace(
         sampling,

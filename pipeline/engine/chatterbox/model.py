@@ -17,6 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from pipeline.config import Precision
+from pipeline.engine.chatterbox.precision import WEIGHTS
 from pipeline.voice import Conditionals
 
 with warnings.catch_warnings():  # deprecations of stock's own dependencies
@@ -127,6 +128,7 @@ class Models:
         self.folder, self.device, self._flow_steps = folder, device, flow_steps
         self.t3s: dict[torch.dtype, T3Weights] = {}
         self.flows: dict[str, Flow] = {}  # by number format
+        self.vocoders: dict[torch.dtype, Vocoder] = {}
 
     def t3(self, dtype: torch.dtype) -> T3Weights:
         """Text to speech tokens: what the engine's own decoder works with."""
@@ -142,12 +144,20 @@ class Models:
 
     def load_waveforms(self, precision: Precision) -> None:
         """Whatever makes tokens speech, if it is not there yet."""
-        self.flow(precision.flow), self.vocoder, self.fade
+        self.flow(precision.flow), self.vocoder(precision.vocoder), self.fade
 
-    @cached_property
-    def vocoder(self) -> Vocoder:
+    def keep_only(self, precision: Precision) -> None:
+        """Free what another precision needs."""
+        self.t3s = {dtype: one for dtype, one in self.t3s.items() if dtype == WEIGHTS[precision.t3]}
+        self.flows = {name: one for name, one in self.flows.items() if name == precision.flow}
+        self.vocoders = {dtype: one for dtype, one in self.vocoders.items() if dtype == WEIGHTS[precision.vocoder]}
+
+    def vocoder(self, number_format: str) -> Vocoder:
         """Mels to samples."""
-        return Vocoder(self.s3gen.mel2wav, self.device)
+        dtype = WEIGHTS[number_format]
+        if dtype not in self.vocoders:
+            self.vocoders[dtype] = Vocoder(self.s3gen.mel2wav, self.device, dtype)
+        return self.vocoders[dtype]
 
     @cached_property
     def fade(self) -> torch.Tensor:
@@ -178,6 +188,6 @@ class Models:
             found["gpu"] = torch.cuda.get_device_name(self.device)
         flows = list(self.flows.items())  # the thread of waveforms may add to them meanwhile
         found |= {f"flow {number_format}": flow.in_use() for number_format, flow in flows}
-        if "vocoder" in vars(self):
-            found["vocoder"] = "float32 weights"
+        if dtypes := list(self.vocoders):
+            found["vocoder"] = f"{'/'.join(str(dtype).removeprefix('torch.') for dtype in dtypes)} weights"
         return found

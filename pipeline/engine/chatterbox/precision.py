@@ -1,10 +1,12 @@
-"""Number formats: what `auto` means on a device, and torch's switches for FP32 arithmetic. Knows no model."""
+"""Number formats: which of them a device has, what `auto` means there, and torch's switches for FP32 arithmetic.
+
+Knows no model.
+"""
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 
@@ -13,21 +15,56 @@ from pipeline.config import FP32, Precision
 log = logging.getLogger(__name__)
 
 BEST = Precision(t3="bf16", flow="bf16", vocoder="tf32", voice_encoder="fp32")
+BEST_OF_OLD = Precision(t3="fp16", flow="fp16", vocoder="fp32", voice_encoder="fp32")
 # Held by who sets a switch of torch's, which are the whole process's, or captures a graph, until all is put back.
 switching = threading.RLock()
-WEIGHTS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}  # TF32 is a way to multiply FP32
+WEIGHTS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+ALL, FP32_ALONE = frozenset(WEIGHTS), frozenset({"fp32"})
 
 
 def resolve(wanted: Precision, device: torch.device) -> Precision:
-    """`wanted` without `auto`, and without the TF32 that only CUDA has."""
-    # BF16 and TF32 came together, with compute capability 8.0 (Ampere).
-    modern = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    auto = BEST if modern else FP32
-    chosen = {name: getattr(auto, name) if value == "auto" else value for name, value in vars(wanted).items()}
-    if not modern and "tf32" in chosen.values():
-        log.info("no TF32 on %s: FP32 it is", device)
-        chosen = {name: "fp32" if value == "tf32" else value for name, value in chosen.items()}
-    return replace(wanted, **chosen)
+    """`wanted` without `auto`; what the device does not have is FP32, and is logged."""
+    auto, there = best(device), formats(device)
+    asked = {name: getattr(auto, name) if value == "auto" else value for name, value in vars(wanted).items()}
+    found = {name: value if value in there[name] else "fp32" for name, value in asked.items()}
+    if changed := [f"{name}={asked[name]}" for name in asked if found[name] != asked[name]]:
+        log.info("%s has no precision.%s: fp32 it is", device, ", precision.".join(changed))
+    return Precision(**found)
+
+
+def safer(precision: Precision, device: torch.device) -> Precision | None:
+    """What is left to go to when too much goes wrong: half precision to TF32, then TF32 to FP32; None from FP32."""
+    values = set(vars(precision).values())
+    if values <= FP32_ALONE:
+        return None
+    halves = values - {"fp32", "tf32"}
+    step = {value: "tf32" for value in halves} or {"tf32": "fp32"}
+    there = formats(device)
+    stepped = {name: step.get(value, value) for name, value in vars(precision).items()}
+    return Precision(**{name: value if value in there[name] else "fp32" for name, value in stepped.items()})
+
+
+def best(device: torch.device) -> Precision:
+    """What `auto` means: BF16 and TF32 came with compute capability 8.0 (Ampere), quick FP16 with 7.0 (Volta).
+
+    A CPU's BF16 is left to who asks for it: in FP32 an utterance has the same bytes in any company.
+    """
+    if device.type != "cuda":
+        return FP32
+    capability = torch.cuda.get_device_capability(device)
+    return BEST if capability >= (8, 0) else BEST_OF_OLD if capability >= (7, 0) else FP32
+
+
+def formats(device: torch.device) -> Mapping[str, frozenset[str]]:
+    """Those of each component that the device computes in, not only emulates."""
+    there = FP32_ALONE
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        there = ALL if capability >= (8, 0) else there | {"fp16"} if capability >= (7, 0) else there
+    found = dict.fromkeys(vars(FP32), there)
+    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        found |= dict.fromkeys(("t3", "flow"), FP32_ALONE | {"bf16"})
+    return found
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Precision
-from pipeline.engine import Request, Speech
+from pipeline.engine import NotFinite, Request, Speech
 from pipeline.engine.chatterbox.device import is_lost, ran_out, side_streams, workspace
 from pipeline.engine.chatterbox.model import Models
 from pipeline.engine.chatterbox.s3gen.flow import best_size, frames
@@ -45,10 +45,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Waveforms:
-    """A batch's `samples` (all of them, end to end), which are there when `done` has happened."""
+    """A batch's `samples` (all of them, end to end), which are there when `done` has happened, and so is `finite`."""
 
     lengths: Sequence[int]
     samples: Tensor  # on the CPU
+    finite: Tensor  # (2, rows) bool on the CPU: mels and samples
     done: torch.cuda.Event | None  # None: they are there
 
 
@@ -69,12 +70,17 @@ class Speaker:
         Whatever is wrong with a request alone ends up in its `Speech.error`; what finds no memory, in `too_large`, for
         another call after `halve`.
         """
-        waiting: list[Item] = []
+        waiting: list[Row] = []
         self.too_large, self._begun = [], deque()  # of a call that was stopped
-        for one in items:
+        for request, decoded in items:
             if stopping():
                 break
-            waiting.append(one)
+            try:
+                waiting.append(Row(request, decoded, speech_tokens(decoded)))
+            except NotFinite as error:
+                yield _not_finite(request, error)
+            except Exception as error:
+                yield _failed(request, error)
             while waiting and (count := self._full(waiting)):
                 yield from self._speak(waiting[:count], stopping)
                 waiting = waiting[count:]
@@ -87,35 +93,32 @@ class Speaker:
         if self._memory < LEAST_MEMORY:
             raise torch.OutOfMemoryError("the waveform of one utterance is too large")
         self._memory //= 2
+        self.forget()
+
+    def forget(self) -> None:
+        """Free what batches ran in."""
         for flow in self._models.flows.values():
             flow.forget()
 
-    def _full(self, items: Sequence[Item]) -> int:
-        """How many of the first items fill a batch; 0 while there is room for more beside them."""
-        precision = items[0][0].precision
+    def _full(self, rows: Sequence[Row]) -> int:
+        """How many of the first rows fill a batch; 0 while there is room for more beside them."""
+        precision = rows[0].request.precision
         size = best_size(self._models.device, precision.flow, self._memory)
         voice = self._voice_of(precision.voice_encoder)
         taken = 0
-        for count, (_, decoded) in enumerate(items):
-            taken += frames(len(decoded.tokens), voice) if isinstance(decoded, Decoded) else 0
+        for count, row in enumerate(rows):
+            taken += frames(len(row.decoded.tokens), voice)
             if taken >= size:
                 return max(count, 1)
         return 0
 
-    def _speak(self, items: Sequence[Item], stopping: Callable[[], bool]) -> Iterator[Speech]:
+    def _speak(self, rows: Sequence[Row], stopping: Callable[[], bool]) -> Iterator[Speech]:
         """Begin with these; yields what has been spoken of them and of earlier ones."""
-        good: dict[Precision, list[Row]] = {}
-        for request, decoded in items:
-            try:
-                row = Row(request, decoded, speech_tokens(decoded))
-                good.setdefault(request.precision, []).append(row)
-            except FloatingPointError as error:  # the checks call it what it is
-                log.warning("%s: %s", request.utterance.id, error)
-                yield Speech(request, np.full(1, np.nan, np.float32))
-            except Exception as error:
-                yield _failed(request, error)
-        for rows in good.values():
-            self._begin(rows)
+        by_precision: dict[Precision, list[Row]] = {}
+        for row in rows:
+            by_precision.setdefault(row.request.precision, []).append(row)
+        for alike in by_precision.values():
+            self._begin(alike)
         yield from self._spoken(AHEAD.get(self._models.device.type, 0), stopping)
 
     def _begin(self, rows: Sequence[Row]) -> None:
@@ -145,8 +148,11 @@ class Speaker:
             made = future.result()
             if made.done:
                 made.done.synchronize()
-            for row, samples in zip(rows, made.samples.split(made.lengths), strict=True):
-                yield Speech(row.request, samples.numpy(), row.tokens.numpy().astype(np.int16), row.decoded.ended)
+            mels, waves = made.finite.tolist()
+            for row, samples, mel, wave in zip(rows, made.samples.split(made.lengths), mels, waves, strict=True):
+                component = "" if mel and wave else "vocoder" if mel else "flow"
+                tokens = row.tokens.numpy().astype(np.int16)
+                yield Speech(row.request, samples.numpy(), tokens, row.decoded.ended, component=component)
 
     def _not_spoken(self, rows: Sequence[Row], error: BaseException) -> Iterator[Speech]:
         """If something is wrong, one by one, to find out with which."""
@@ -172,7 +178,7 @@ class Speaker:
         """As `S3Gen.inference`, with a number format for each half; 960 samples for a token."""
         device, precision, seeds = self._models.device, rows[0].request.precision, [row.request.seed for row in rows]
         voice, flow = self._voice_of(precision.voice_encoder), self._models.flow(precision.flow)
-        vocoder, fade = self._models.vocoder, self._models.fade
+        vocoder, fade = self._models.vocoder(precision.vocoder), self._models.fade
         if self._stream:  # for weights and voice
             self._stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
@@ -180,12 +186,16 @@ class Speaker:
             spoken = vocoder(mels, seeds, precision.vocoder, self._memory)
             for samples in spoken:
                 samples[: len(fade)] *= fade  # stock hides there what spills over from the prompt
+            finite = torch.stack([torch.stack([one.isfinite().all() for one in some]) for some in (mels, spoken)])
             lengths, together = [len(samples) for samples in spoken], torch.cat(spoken)
             if not self._stream:
-                return Waveforms(lengths, together, None)
-            fetched = torch.empty(together.shape, dtype=together.dtype, pin_memory=True)
-            fetched.copy_(together, non_blocking=True)
-            return Waveforms(lengths, fetched, self._stream.record_event())
+                return Waveforms(lengths, together, finite, None)
+            return Waveforms(lengths, _fetched(together), _fetched(finite), self._stream.record_event())
+
+
+def _fetched(tensor: Tensor) -> Tensor:
+    """On the CPU, when the stream has come so far."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
 
 def _is_there(future: Future[Waveforms]) -> bool:
@@ -201,11 +211,16 @@ def speech_tokens(decoded: Decoded | Exception) -> Tensor:
     if isinstance(decoded, Exception):
         raise decoded
     if not decoded.finite:
-        raise FloatingPointError("T3's logits are not finite")
+        raise NotFinite("t3", "T3's logits are not finite")
     tokens = decoded.tokens[decoded.tokens < SPEECH_TOKENS]
     if len(tokens) == 0:
         raise ValueError("no speech tokens")
     return tokens
+
+
+def _not_finite(request: Request, error: NotFinite) -> Speech:
+    log.warning("%s: %s", request.utterance.id, error)
+    return Speech(request, np.full(1, np.nan, np.float32), component=error.component)
 
 
 def _failed(request: Request, error: BaseException) -> Speech:

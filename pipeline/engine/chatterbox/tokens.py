@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.config import ChatterboxConfig
-from pipeline.engine import Request
+from pipeline.engine import NotFinite, Request
 from pipeline.engine.chatterbox.device import free_memory, ran_out, total_memory
 from pipeline.engine.chatterbox.model import Models
 from pipeline.engine.chatterbox.precision import WEIGHTS, float32_math, switching
@@ -79,6 +79,9 @@ class Decoders:
                     for decoded in decode(self.decoder_of(kind), list(prompts), stopping):
                         yield prompts.pop(decoded.prompt), decoded
                     continue
+                except NotFinite as error:  # the voice, and so nobody's alone
+                    yield from ((request, error) for request in prompts.values())
+                    break
                 except Exception as error:
                     if not ran_out(error):
                         raise
@@ -93,6 +96,11 @@ class Decoders:
     def last(self) -> Decoder:
         """The one of the usual number format that was built last."""
         return self._kept[False][1]
+
+    def use(self, usual: str) -> None:
+        """The number format that most requests have from here on; frees all decoders' memory."""
+        self._usual = usual
+        self._forget(rare=False)
 
     def halve(self) -> None:
         """Free all decoders' memory; later ones have half the slots."""

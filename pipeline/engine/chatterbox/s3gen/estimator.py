@@ -17,18 +17,18 @@ from pipeline.engine.chatterbox.s3gen.weights import Block, Estimator, Stage
 EPS = 1e-5
 
 
-def operations(device: torch.device, dtype: torch.dtype) -> ModuleType:
-    """`kernels`, where they can run; else `plain`, which has the same functions."""
-    if not compiles(device) or dtype != torch.bfloat16:
+def operations(device: torch.device, number_format: str) -> ModuleType:
+    """`kernels`, where they can run, which is not in FP32; else `plain`, which has the same functions."""
+    if not compiles(device) or number_format == "fp32":
         return plain
     from pipeline.engine.chatterbox.s3gen import kernels  # imports Triton
 
     return kernels
 
 
-def estimate(weights: Estimator, x: Tensor, shifts: Tensor, pack: Pack) -> Tensor:
+def estimate(weights: Estimator, x: Tensor, shifts: Tensor, pack: Pack, number_format: str) -> Tensor:
     """x (N, 320): mel, what the encoder says, speaker, prompt; shifts (stages, 256) of the time; (N, 80)"""
-    ops = operations(x.device, weights.dtype)
+    ops = operations(x.device, number_format)
     shift = iter(shifts)
     x, skip = _stage(ops, weights, weights.down, x, next(shift), pack)
     for stage in weights.middle:

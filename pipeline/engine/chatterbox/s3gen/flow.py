@@ -1,6 +1,6 @@
 """Speech tokens to mels: the encoder's word, then Euler steps through the estimator with classifier-free guidance.
 
-Utterances of any lengths go through packs of a few sizes; on CUDA in BF16 a step of a pack is one captured graph.
+Utterances of any lengths go through packs of a few sizes; on CUDA, but in FP32, a step of a pack is one captured graph.
 The state on the way is FP32 whatever the weights are. Knows nothing of waveforms or requests.
 """
 
@@ -27,7 +27,7 @@ from pipeline.voice import Conditionals
 MEL = 80  # channels
 SIZES = (1024, 4096, 16384, 32768)  # frames of a captured pack, prompts included
 OTHER_SIZES = dict(cuda=(1024, 4096, 8192))  # of those that are not captured; a CPU gains nothing from company
-FRAME_BYTES = {torch.bfloat16: 104_000, torch.float32: 206_000}  # of a pack, at most; measured
+FRAME_BYTES = {2: 104_000, 4: 206_000}  # of a pack, at most, by the bytes of a number; measured
 ROUND = dict(cuda=32)  # tokens to which the encoder's rows are padded, so that attention finds aligned memory
 
 
@@ -58,7 +58,7 @@ class Flow:
 
     def in_use(self) -> str:
         """What it is made of, read from what it works with."""
-        module = operations(self.device, self.estimator.dtype).__name__.rpartition(".")[2]
+        module = operations(self.device, self.number_format).__name__.rpartition(".")[2]
         graphs = "a step as a CUDA graph" if self._captures else "no graphs"
         return f"{str(self.estimator.dtype).removeprefix('torch.')} weights, attention of {module}, {graphs}"
 
@@ -104,7 +104,7 @@ class Flow:
 
     @property
     def _captures(self) -> bool:
-        return operations(self.device, self.estimator.dtype) is not plain
+        return operations(self.device, self.number_format) is not plain
 
     def _solver(self, lengths: Sequence[int]) -> Solver:
         """One for a pack of these, captured where a GPU can."""
@@ -130,7 +130,7 @@ class Flow:
         def step() -> None:
             with float32_math(self.number_format):
                 seen = torch.cat([state.to(dtype).repeat(2, 1), known], dim=1)  # (2 * size, 320)
-                toward, anywhere = estimate(self.estimator, seen, shifts, pack).float().chunk(2)
+                toward, anywhere = estimate(self.estimator, seen, shifts, pack, self.number_format).float().chunk(2)
                 state.addcmul_(toward + self._guidance * (toward - anywhere), length)
 
         return Solver(pack, state, known, shifts, length, step)
@@ -143,10 +143,11 @@ def frames(num_tokens: int, voice: Conditionals) -> int:
 
 def best_size(device: torch.device, number_format: str, memory: int) -> int:
     """How many frames, prompts included, are best carried at once in so many bytes."""
-    dtype = WEIGHTS[number_format]
-    captures = operations(device, dtype) is not plain
+    captures = operations(device, number_format) is not plain
     sizes = SIZES if captures else OTHER_SIZES.get(device.type, (1,))
-    return max((size for size in sizes if size * FRAME_BYTES[dtype] <= memory), default=sizes[0])
+    return max(
+        (size for size in sizes if size * FRAME_BYTES[WEIGHTS[number_format].itemsize] <= memory), default=sizes[0]
+    )
 
 
 @torch.inference_mode()

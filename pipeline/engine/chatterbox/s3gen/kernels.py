@@ -1,8 +1,11 @@
-"""The estimator's operations as Triton kernels, for CUDA and BF16; `plain` has the same ones in plain PyTorch.
+"""The estimator's operations as Triton kernels, for CUDA, in BF16, FP16 and TF32; `plain` has the same ones in PyTorch.
 
 A program computes a few frames from nothing but their own sequence, in an order that only its length decides: bits do
-not depend on company. Sums are FP32, memory has the weights' type. Offsets are of 32 bits: up to 1.3 million frames.
+not depend on company. Sums are FP32, memory has the weights' type, and FP32 is multiplied as TF32. Offsets are of 32
+bits: up to 1.3 million frames.
 """
+
+from functools import cache
 
 import torch
 import triton
@@ -13,6 +16,14 @@ from pipeline.engine.chatterbox.s3gen.pack import BLOCK, Pack
 from pipeline.engine.chatterbox.s3gen.weights import Conv, Norm
 
 ROWS = 128  # frames of a program
+LARGE = 160_000  # bytes of shared memory that three stages of wide tiles take; cards but for data centres have 101,376
+
+
+@cache
+def _wide(device: torch.device) -> int:
+    """Bytes of a row that a program reads at a time: what the card's shared memory holds three times."""
+    properties = triton.runtime.driver.active.utils.get_device_properties(device.index or 0)
+    return 128 if properties["max_shared_mem"] >= LARGE else 64
 
 
 @triton.jit
@@ -95,7 +106,7 @@ def attention(qkv: Tensor, pack: Pack, heads: int) -> Tensor:
     dim = qkv.shape[1] // (3 * heads)
     out = qkv.new_empty(len(qkv), heads * dim)
     _attention[(heads, len(pack.blocks))](
-        qkv, pack.blocks, out, HEADS=heads, DIM=dim, QUERIES=BLOCK, KEYS=64, num_warps=4, num_stages=3
+        qkv, pack.blocks, out, HEADS=heads, DIM=dim, QUERIES=BLOCK, KEYS=128 // qkv.itemsize, num_warps=4, num_stages=3
     )
     return out
 
@@ -141,7 +152,7 @@ def conv(x: Tensor, pack: Pack, layer: Conv, eps: float, shift: Tensor | None = 
     _conv[(triton.cdiv(rows, ROWS),)](
         x, pack.position, layer.weight, layer.bias, *(layer.norm or (layer.bias, layer.bias)),
         layer.bias if shift is None else shift, out, rows, eps,
-        INPUTS=inputs, WIDTH=width, ROWS=ROWS, STEP=64, ACTIVATED=layer.norm is not None,
+        INPUTS=inputs, WIDTH=width, ROWS=ROWS, STEP=_wide(x.device) // x.itemsize, ACTIVATED=layer.norm is not None,
         SHIFTED=shift is not None, num_warps=8, num_stages=3,
     )  # fmt: skip
     return out

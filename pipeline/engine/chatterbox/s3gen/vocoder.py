@@ -33,15 +33,15 @@ LEAST_STEP = dict(cuda=32)  # frames between lengths
 class Vocoder:
     """Stock's HiFT with weights of its own, on one device."""
 
-    def __init__(self, stock: HiFTGenerator, device: torch.device) -> None:
-        self.weights = fold(stock, device)
+    def __init__(self, stock: HiFTGenerator, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        self.weights = fold(stock, device, dtype)
 
     @torch.inference_mode()
     def __call__(self, mels: Sequence[Tensor], seeds: Sequence[int], number_format: str, memory: int) -> list[Tensor]:
         """Mels (80, frames) float32 of at least a frame, on the device, to samples (480 * frames,) float32, there too.
 
-        `number_format` is that of the convolutions to speech, "fp32" or "tf32"; all else is FP32. A seed decides an
-        utterance's noise; 0 <= seed < 2**63. A group takes no more than `memory` bytes, unless it is one row.
+        `number_format` is that of the convolutions to speech, whose weights have its type; all else is FP32. A seed
+        decides an utterance's noise; 0 <= seed < 2**63. A group takes `memory` bytes at most, unless it is one row.
         """
         device = self.weights.device
         spoken: list[Tensor | None] = [None] * len(mels)
@@ -108,9 +108,9 @@ def source(weights: Weights, f0: Tensor, seeds: Tensor) -> Tensor:
 def decode(weights: Weights, mels: Tensor, source: Tensor, lengths: Tensor, number_format: str) -> Tensor:
     """Speech; 0 behind a row's end. mels (B, 80, T); source (B, 480 T); lengths (B,) frames; (B, 480 T)"""
     w = weights
-    spectrum = analyse(w, source, lengths)  # (B, 18, 120 T + 1)
+    spectrum = analyse(w, source, lengths).to(w.dtype)  # (B, 18, 120 T + 1)
     with float32_math(number_format):
-        x = within(F.leaky_relu(w.pre(within(mels, lengths)), w.slope), lengths)  # (B, 512, T)
+        x = within(F.leaky_relu(w.pre(within(mels, lengths).to(w.dtype)), w.slope), lengths)  # (B, 512, T)
         live = lengths
         for stage in w.stages[:-1]:
             live = live * stage.up.stride
@@ -118,7 +118,7 @@ def decode(weights: Weights, mels: Tensor, source: Tensor, lengths: Tensor, numb
         last = w.stages[-1]
         x = F.pad(last.up(x), (1, 0), mode="reflect")  # as there is one spectrum more: the first is centred on 0
         x = _run(last, x, spectrum, live * last.up.stride + 1)  # (B, 64, 120 T + 1)
-        x = w.post(x)  # (B, 18, 120 T + 1)
+        x = w.post(x).float()  # (B, 18, 120 T + 1)
     return synthesise(w, x, lengths)
 
 

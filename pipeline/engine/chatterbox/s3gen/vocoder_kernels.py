@@ -1,6 +1,6 @@
 """The vocoder's operations as Triton kernels, for CUDA; `vocoder_plain` has the same ones in plain PyTorch.
 
-Each is one pass over memory, which reads nothing beyond a row's end. Tensors are contiguous and float32.
+Each is one pass over memory, which reads nothing beyond a row's end. Tensors are contiguous; arithmetic is FP32.
 """
 
 import math
@@ -26,6 +26,11 @@ def _place(live, channels, length, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _read(x, at, there):
+    return tl.load(x + at, mask=there, other=0.0).to(tl.float32)
+
+
+@triton.jit
 def _snaked(x, alpha, SMALL: tl.constexpr):
     sine = tl.sin(x * alpha)
     return x + sine * sine * (1 / (alpha + SMALL))
@@ -34,15 +39,15 @@ def _snaked(x, alpha, SMALL: tl.constexpr):
 @triton.jit
 def _snake(x, alphas, live, out, channels, length, SMALL: tl.constexpr, BLOCK: tl.constexpr):
     channel, at, there, counts = _place(live, channels, length, BLOCK)
-    value = tl.load(x + at, mask=there & counts, other=0.0)
+    value = _read(x, at, there & counts)
     tl.store(out + at, _snaked(value, tl.load(alphas + channel), SMALL), mask=there)
 
 
 @triton.jit
 def _add_snake(update, residual, alphas, live, out, total, channels, length, SMALL: tl.constexpr, BLOCK: tl.constexpr):
     channel, at, there, counts = _place(live, channels, length, BLOCK)
-    value = tl.load(update + at, mask=there & counts, other=0.0)
-    value += tl.load(residual + at, mask=there & counts, other=0.0)
+    value = _read(update, at, there & counts)
+    value += _read(residual, at, there & counts)
     tl.store(total + at, value, mask=there)
     tl.store(out + at, _snaked(value, tl.load(alphas + channel), SMALL), mask=there)
 
@@ -54,9 +59,9 @@ def _leaky_mean(
 ):  # fmt: skip
     _, at, there, counts = _place(live, channels, length, BLOCK)
     read = there & counts
-    value = tl.load(update_1 + at, mask=read, other=0.0) + tl.load(residual_1 + at, mask=read, other=0.0)
-    value += tl.load(update_2 + at, mask=read, other=0.0) + tl.load(residual_2 + at, mask=read, other=0.0)
-    value += tl.load(update_3 + at, mask=read, other=0.0) + tl.load(residual_3 + at, mask=read, other=0.0)
+    value = _read(update_1, at, read) + _read(residual_1, at, read)
+    value += _read(update_2, at, read) + _read(residual_2, at, read)
+    value += _read(update_3, at, read) + _read(residual_3, at, read)
     value = value / 3
     tl.store(out + at, tl.where(value < 0, value * slope, value), mask=there)
 

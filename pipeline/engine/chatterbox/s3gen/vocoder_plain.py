@@ -1,6 +1,6 @@
 """The vocoder's operations in plain PyTorch, for CPU and MPS; `vocoder_kernels` has the same ones for CUDA.
 
-A batch is (B, C, T) float32; of row b the first live[b] of T count, and what an operation returns is 0 beyond them.
+A batch is (B, C, T), computed in FP32; of row b the first live[b] of T count, and what is returned is 0 beyond them.
 """
 
 import math
@@ -24,7 +24,7 @@ def within(x: Tensor, live: Tensor) -> Tensor:
 def snake(x: Tensor, alpha: Tensor, live: Tensor) -> Tensor:
     """x + sin^2(alpha x) / alpha, of Ziyin, Hartwig and Ueda (2020). x (B, C, T); alpha (C,); live (B,)"""
     x, alpha = within(x, live), alpha[:, None]
-    return x + (x * alpha).sin().square() / (alpha + SMALL)  # 0 stays 0
+    return (x + (x * alpha).sin().square() / (alpha + SMALL)).to(x.dtype)  # 0 stays 0
 
 
 def add_snake(update: Tensor, residual: Tensor, alpha: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,8 +35,8 @@ def add_snake(update: Tensor, residual: Tensor, alpha: Tensor, live: Tensor) -> 
 
 def leaky_mean(updates: Sequence[Tensor], residuals: Sequence[Tensor], slope: float, live: Tensor) -> Tensor:
     """The leaky ReLU of the mean of three sums of an update and a residual. (B, C, T) each; live (B,)"""
-    total = sum(update + residual for update, residual in zip(updates, residuals, strict=True))
-    return within(F.leaky_relu(total / len(updates), slope), live)
+    total = sum(update.float() + residual.float() for update, residual in zip(updates, residuals, strict=True))
+    return within(F.leaky_relu(total / len(updates), slope), live).to(updates[0].dtype)
 
 
 def harmonics(start: Tensor, step: Tensor, offsets: Tensor, weight: Tensor, frame: int) -> Tensor:

@@ -1,4 +1,6 @@
-"""The vocoder's weights as it reads them: weight norm folded, FP32, on one device. Knows no arithmetic of its own.
+"""The vocoder's weights as it reads them: weight norm folded, in one number format where they lead to speech.
+
+Knows no arithmetic of its own.
 
 Stock's modules compute each weight from a direction and a length whenever it is read; here it is read once.
 """
@@ -77,18 +79,23 @@ class Weights:
     def device(self) -> torch.device:
         return self.harmonics.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the convolutions to speech."""
+        return self.pre.weight.dtype
+
 
 @torch.no_grad()
-def fold(stock: HiFTGenerator, device: torch.device) -> Weights:
+def fold(stock: HiFTGenerator, device: torch.device, dtype: torch.dtype) -> Weights:
     """Copies: stock's module stays as it is."""
 
     def put(tensor: Tensor) -> Tensor:
         return tensor.detach().to(device, torch.float32, copy=True).contiguous()
 
-    def convolution(module: nn.Module) -> Convolution:
+    def convolution(module: nn.Module, dtype: torch.dtype = dtype) -> Convolution:
         return Convolution(
-            put(module.weight),  # weight norm gives it its length here
-            put(module.bias),
+            put(module.weight).to(dtype),  # weight norm gives it its length here
+            put(module.bias).to(dtype),
             *(numbers[0] for numbers in (module.stride, module.padding, module.dilation)),
             transposed=isinstance(module, nn.ConvTranspose1d),
         )
@@ -114,7 +121,7 @@ def fold(stock: HiFTGenerator, device: torch.device) -> Weights:
     hz = Convolution(put(classifier.weight)[..., None], put(classifier.bias), 1, 0, 1, transposed=False)
     analysis, synthesis, window_squared = transforms(stock.stft_window)
     return Weights(
-        f0=(*(convolution(one) for one in _convolutions(stock.f0_predictor.condnet)), hz),
+        f0=(*(convolution(one, torch.float32) for one in _convolutions(stock.f0_predictor.condnet)), hz),
         harmonics=put(stock.m_source.l_linear.weight[0]),
         harmonics_bias=put(stock.m_source.l_linear.bias),
         pre=convolution(stock.conv_pre),

@@ -61,7 +61,7 @@ class Decoder:
         self.weights, self.size, self.max_tokens = weights, size, max_tokens
         self.guided, self.with_top_p = guided, with_top_p
         self.prompts: dict[int, Prompt] = {}  # by slot
-        self._math = "fp32" if number_format == "fp32" else "tf32"  # beside BF16 weights, that of the head
+        self._math = number_format
         self._ops = operations(weights.device)
         self.max_text = prefix.shape[3] - CONDITIONING
         rows = 2 * size if guided else size  # first those with their text, then those without
@@ -150,6 +150,7 @@ class Decoder:
             if self.guided:  # before the head, which is linear
                 with_text, without = hidden.chunk(2)
                 hidden = with_text + s.guidance * (with_text - without)
+        with float32_math("fp32"):  # what is rounded here is drawn
             return F.linear(hidden, w.head)
 
     @torch.inference_mode()
