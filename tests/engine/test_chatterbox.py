@@ -308,27 +308,3 @@ def test_flow_steps_change_the_audio_but_not_the_tokens(engine, make_engine, ask
     coarse.prepare()
     (before,), (after,) = speak(engine, ask()), speak(coarse, ask())
     assert np.array_equal(before.tokens, after.tokens) and not np.allclose(before.samples, after.samples, atol=1e-3)
-
-
-def test_on_a_cpu_auto_and_tf32_are_fp32(make_engine):
-    for precision in (Precision(), Precision("tf32", "tf32", "tf32", "tf32")):
-        engine = make_engine(precision=precision)
-        engine.prepare()
-        assert engine.precision == FP32
-
-
-def test_tf32_is_switched_for_a_block_and_back():
-    from pipeline.engine.chatterbox.precision import float32_math, switches
-
-    known, tf32, ieee = switches()
-
-    def read():
-        return [getattr(switch, name) for switch, name in known]
-
-    before = read()
-    with pytest.raises(KeyError), float32_math("tf32"):
-        assert set(read()) == {tf32}
-        with float32_math("fp32"):
-            assert set(read()) == {ieee}
-        raise KeyError
-    assert read() == before

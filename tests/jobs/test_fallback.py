@@ -1,13 +1,17 @@
 """Faults forced into the tiny stand-in's modules: the right reason, then an FP32 retry that the manifest shows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import jobs.generate
-from pipeline.engine.chatterbox import stand_in
+from pipeline import voice
+from pipeline.config import FP32, Precision
+from pipeline.engine.chatterbox import precision, stand_in
 from pipeline.engine.chatterbox.s3gen import vocoder
+from pipeline.engine.chatterbox.s3gen.flow import Flow
 from pipeline.engine.chatterbox.t3.decoder import Decoder
 from pipeline.engine.registry import build_engine
 
@@ -63,11 +67,53 @@ def test_nan_in_the_bf16_decoder_is_spoken_again_in_fp32_with_the_same_seed(run)
     assert row["attempts"][0]["seed"] == row["attempts"][1]["seed"] == row["seed"]
 
 
-@pytest.mark.long
-def test_nan_in_the_vocoder_is_nan_too(run, monkeypatch):
-    change(monkeypatch, lambda x: x * float("nan"), times=1)
-    ended, (row,) = run()
-    assert ended.code == 0 and attempts(row) == [("t3=bf16", "nan"), ("fp32", "")]
+@pytest.mark.parametrize("component", vars(FP32))
+def test_nan_in_one_component_lets_that_component_alone_fall_back(run, component, monkeypatch):
+    """All four in BF16, which a CPU computes but slowly."""
+    monkeypatch.setattr(precision, "formats", lambda device: dict.fromkeys(vars(FP32), precision.ALL))
+    compute = voice.compute
+
+    def no_number_in_bf16(clip, s3gen, encoder, seconds, number_format):
+        made = compute(clip, s3gen, encoder, seconds, number_format)
+        return made if number_format == "fp32" else replace(made, speaker_emb=made.speaker_emb * torch.nan)
+
+    def break_it(models):
+        if component == "voice_encoder":
+            monkeypatch.setattr(voice, "compute", no_number_in_bf16)
+        else:
+            broken = dict(
+                t3=lambda: models.t3(torch.bfloat16).layers[0].down,
+                flow=lambda: models.flow("bf16").estimator.final_bias,
+                vocoder=lambda: models.vocoder("bf16").weights.post.bias,
+            )
+            broken[component]().fill_(torch.nan)
+
+    heard = 1.5 if component == "voice_encoder" else 1.0  # of which no conditionals are kept yet
+    parts = [f"precision.{name}=bf16" for name in vars(FP32) if name != "t3"]
+    ended, (row,) = run(break_it, "voice=narrator", f"voice.prompt_seconds={heard}", *parts)
+    assert ended.code == 0 and row["status"] == "ok", row["error"]
+    first, second = row["attempts"]
+    assert first["precision"] == "bf16" and first["reason"] == "nan" and first["seed"] == second["seed"]
+    assert second["precision"] == str(replace(Precision(*["bf16"] * 4), **{component: "fp32"}))
+
+
+def test_nan_that_stays_when_its_component_is_fp32_is_tried_in_fp32_as_a_whole(run, monkeypatch):
+    """The flow's word, in whatever format, while T3 is BF16."""
+    call = Flow.__call__
+
+    def broken(flow, tokens, seeds, voice):
+        mels = call(flow, tokens, seeds, voice)
+        return [mel * torch.nan for mel in mels] if next(made) < 2 else mels
+
+    made = iter(range(10))
+    monkeypatch.setattr(Flow, "__call__", broken)
+    ended, (row,) = run(lambda models: None, "precision.flow=bf16")
+    assert [a["precision"] for a in row["attempts"]] == [
+        "t3=bf16 flow=bf16 vocoder=fp32 voice_encoder=fp32",
+        "t3=bf16 flow=fp32 vocoder=fp32 voice_encoder=fp32",
+        "fp32",
+    ]
+    assert ended.code == 0 and row["status"] == "ok"
 
 
 def test_silence_from_the_vocoder_is_spoken_again(run, monkeypatch):
