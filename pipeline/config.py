@@ -66,8 +66,14 @@ class ChatterboxConfig(EngineConfig):
     max_tokens: int = option(1000, "speech-token cap; reaching it is the failure no_eos", "tokens", 25, 4000)
     batch_size: str = option(
         "auto",
-        "utterances decoded together; auto: 8 on a CPU, as many as fit into 55 % of a GPU's free memory",
+        "utterances decoded together; auto: 8 on a CPU, as many as fit into 55 % of a GPU's free memory (phased: 80 %)",
         choices=("auto", *(str(2**n) for n in range(9))),
+    )
+    memory: str = option(
+        "auto",
+        "resident: all weights stay on the GPU; phased: T3 and S3Gen take turns, twice a window; "
+        "auto: by free memory, phased where fewer than batch_size (auto: 8) utterances fit beside S3Gen",
+        choices=("auto", "resident", "phased"),
     )
     flow_steps: int = option(10, "Euler steps of the flow decoder", "steps", 1, 100)
     cache: str = option("~/.cache/chatterbox-batch", "folder of what is computed once: conditionals, stand-in weights")

@@ -9,5 +9,9 @@ class WorkError(Exception):
     """Right configuration, but the work failed (disk full, too many failures): one line. Exit 1."""
 
 
+class OutOfMemory(WorkError):
+    """A device's memory was too little even for the least."""
+
+
 class DeviceLost(WorkError):
     """The device answers nothing any more in this process; another process may go on."""

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from pipeline.config import ChatterboxConfig, Precision
+from pipeline.engine.chatterbox.memory import fitting
 from pipeline.engine.chatterbox.t3.decoder import Decoder
-from pipeline.engine.chatterbox.tokens import Decoders, fitting
+from pipeline.engine.chatterbox.tokens import Decoders
 from pipeline.errors import WorkError
 
 BF16 = Precision("bf16", "fp32", "fp32", "fp32")

@@ -8,6 +8,7 @@ import torch
 from pipeline.engine.chatterbox.s3gen import flow as module
 from pipeline.engine.chatterbox.s3gen.flow import Flow
 from pipeline.engine.chatterbox.s3gen.pack import BLOCK, make_pack
+from pipeline.engine.chatterbox.shelf import Shelf
 
 from .noise import stocks_noise
 
@@ -85,8 +86,9 @@ def test_what_is_no_number_stays_where_it_is(flow, asked, engine):
     broken = Flow(engine.models.s3gen.flow, CPU, "fp32", STEPS)
     used_by_second = tokens[1][0]
     assert used_by_second not in torch.cat([tokens[0], tokens[2], engine.models.builtin_voice.prompt_token[0]])
-    broken.encoder = replace(broken.encoder, tokens=broken.encoder.tokens.clone())  # else it is stock's own
-    broken.encoder.tokens[used_by_second] = torch.nan
+    encoder = replace(broken.weights.encoder, tokens=broken.weights.encoder.tokens.clone())  # else it is stock's own
+    broken._shelf = Shelf(replace(broken.weights, encoder=encoder), CPU)
+    encoder.tokens[used_by_second] = torch.nan
     first, second, third = broken(tokens, seeds, engine.models.builtin_voice)
     assert torch.equal(first, good[0]) and torch.equal(third, good[2]) and second.isnan().all()
 

@@ -83,7 +83,7 @@ def test_nan_in_one_component_lets_that_component_alone_fall_back(run, component
         else:
             broken = dict(
                 t3=lambda: models.t3(torch.bfloat16).layers[0].down,
-                flow=lambda: models.flow("bf16").estimator.final_bias,
+                flow=lambda: models.flow("bf16").weights.estimator.final_bias,
                 vocoder=lambda: models.vocoder("bf16").weights.post.bias,
             )
             broken[component]().fill_(torch.nan)

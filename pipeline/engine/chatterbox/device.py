@@ -1,5 +1,6 @@
 """Which device to run on, and what has become of it. Knows no model."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from functools import cache
 import torch
 
 from pipeline.engine.chatterbox.precision import switching
-from pipeline.errors import DeviceLost, UserError, WorkError
+from pipeline.errors import DeviceLost, OutOfMemory, UserError
 
 WORKSPACE_SHARE = 12  # of a card for a batch of waveforms; on an H200 no more would help
 NO_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")  # the driver, cuBLAS and cuDNN, the CPU
@@ -45,6 +46,14 @@ def free_memory(device: torch.device) -> int:
     """Bytes of a CUDA device that this process can still get."""
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def freed(device: torch.device) -> None:
+    """Give back to the device what nobody uses any more."""
+    gc.collect()  # a decoder and its graphs know each other
+    if device.type == "cuda":
+        with switching:  # torch frees nothing while a graph is being captured
+            torch.cuda.empty_cache()
 
 
 def ran_out(error: Exception) -> bool:
@@ -89,5 +98,5 @@ def telling(device: torch.device) -> Iterator[None]:
         if is_lost(device):
             raise DeviceLost(f"device={device} answers no more ({told})") from error
         if ran_out(error):
-            raise WorkError(f"device={device} has too little memory ({told}); use device=cpu") from error
+            raise OutOfMemory(f"device={device} has too little memory ({told}); use device=cpu") from error
         raise

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.engine.chatterbox.model import Models
-    from pipeline.engine.chatterbox.speak import Item, Speaker
+    from pipeline.engine.chatterbox.render import Renderer
+    from pipeline.engine.chatterbox.speak import Speaker
     from pipeline.engine.chatterbox.tokens import Decoders
 
 log = logging.getLogger(__name__)
@@ -118,9 +119,7 @@ class ChatterboxEngine:
         from pipeline.engine.chatterbox.precision import resolve
 
         self.precision = resolve(precision, self._device)
-        self.decoders.use(self.precision.t3)
-        self.speaker.forget()
-        self.models.keep_only(self.precision)
+        self._renderer.use(self.precision)
 
     def max_tokens(self, predicted_s: float) -> int:
         """Random weights never end an utterance, so a stand-in's cap is its length."""
@@ -132,7 +131,7 @@ class ChatterboxEngine:
         from pipeline.engine.chatterbox.device import telling
 
         with telling(self._device):
-            for speech in self._tell_start(self._synthesize(requests, stopping)):
+            for speech in self._tell_start(self._renderer.render(requests, stopping)):
                 if (found := self.in_use()) != self._told:  # now loaded, or built anew
                     log.info("in use: %s", "; ".join(f"{what} {how}" for what, how in found.items()))
                     self._told = found
@@ -157,17 +156,8 @@ class ChatterboxEngine:
                 )
             yield speech
 
-    def _synthesize(self, requests: Iterable[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
-        self.models.load_waveforms(self.precision)  # the decoder takes its share of the memory that is then free
-        items: Iterable[Item] = self.decoders.decode(requests, stopping)
-        yield from self.speaker.speak(items, stopping)
-        while (items := self.speaker.too_large) and not stopping():
-            self.speaker.halve()
-            self.decoders.halve()
-            yield from self.speaker.speak(items, stopping)
-
     def in_use(self) -> dict[str, str]:
-        return self.models.in_use() | self.decoders.in_use
+        return self._renderer.in_use()
 
     def gpu_memory_gib(self) -> float:
         if "torch" not in sys.modules or self._device.type != "cuda":
@@ -194,25 +184,25 @@ class ChatterboxEngine:
         return device
 
     @cached_property
+    def _renderer(self) -> "Renderer":
+        from pipeline.engine.chatterbox.render import Renderer
+
+        return Renderer(self._checkpoint.folder, self._device, self._options, self.precision, self.voice)
+
+    @property
     def models(self) -> "Models":
         """What is loaded of the checkpoint. Who changes it changes what the engine runs."""
-        from pipeline.engine.chatterbox.model import Models
+        return self._renderer.models
 
-        return Models(self._checkpoint.folder, self._device, self._options.flow_steps)
-
-    @cached_property
+    @property
     def decoders(self) -> "Decoders":
         """Requests to tokens."""
-        from pipeline.engine.chatterbox.tokens import Decoders
+        return self._renderer.decoders
 
-        return Decoders(self.models, self.voice, self._options, usual=self.precision.t3)
-
-    @cached_property
+    @property
     def speaker(self) -> "Speaker":
         """Tokens to speech."""
-        from pipeline.engine.chatterbox.speak import Speaker
-
-        return Speaker(self.models, self.voice)
+        return self._renderer.speaker
 
     def conditionals_of(self, clip: Clip, precision: str) -> Conditionals:
         """From the cache, or computed and kept there."""

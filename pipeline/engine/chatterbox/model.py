@@ -17,7 +17,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from pipeline.config import Precision
+from pipeline.engine.chatterbox.device import freed
 from pipeline.engine.chatterbox.precision import WEIGHTS
+from pipeline.engine.chatterbox.shelf import Shelf
 from pipeline.voice import Conditionals
 
 with warnings.catch_warnings():  # deprecations of stock's own dependencies
@@ -96,11 +98,16 @@ def shapes(file: str, depth: int | None = None) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors(file, depth=depth).items()}
 
 
-def load(file: str, folder: Path, device: torch.device) -> nn.Module:
-    """The stock module with the weights of `folder / file`, ready for inference."""
+def load(file: str, folder: Path, device: torch.device, as_saved: bool = False) -> nn.Module:
+    """The stock module with the weights of `folder / file`, ready for inference: in FP32, or `as_saved`.
+
+    On a CPU they are the file's own bytes, mapped, and take no memory until they are read.
+    """
     weights = load_file(folder / file)
+    if not as_saved:
+        weights = {name: one.float() if one.is_floating_point() else one for name, one in weights.items()}
     module = build(file, weights)
-    missing = set(module.load_state_dict(weights, strict=False).missing_keys) - COMPUTED
+    missing = set(module.load_state_dict(weights, strict=False, assign=True).missing_keys) - COMPUTED
     if missing:
         raise ValueError(f"{folder / file} lacks {min(missing)}")
     return module.to(device).eval().requires_grad_(False)
@@ -121,20 +128,29 @@ def load_builtin_voice(folder: Path) -> Conditionals:
     return Conditionals(**{name: both[name] for name in Conditionals.__dataclass_fields__})
 
 
+def made_of(dtype: torch.dtype, weights: T3Weights) -> T3Weights:
+    """As they are; RuntimeError if their matrices are not what was asked for."""
+    found = {matrix.dtype for layer in weights.layers for matrix in vars(layer).values()}
+    if found != {dtype}:
+        raise RuntimeError(f"T3's weights are {found} where {dtype} was wanted")
+    return weights
+
+
 class Models:
     """A checkpoint on one device, each part loaded when it is first asked for."""
 
     def __init__(self, folder: Path, device: torch.device, flow_steps: int) -> None:
         self.folder, self.device, self._flow_steps = folder, device, flow_steps
-        self.t3s: dict[torch.dtype, T3Weights] = {}
+        self.t3s: dict[torch.dtype, Shelf[T3Weights]] = {}
         self.flows: dict[str, Flow] = {}  # by number format
         self.vocoders: dict[torch.dtype, Vocoder] = {}
 
     def t3(self, dtype: torch.dtype) -> T3Weights:
         """Text to speech tokens: what the engine's own decoder works with."""
         if dtype not in self.t3s:
-            self.t3s[dtype] = fuse(load(T3_FILE, self.folder, torch.device("cpu")), self.device, dtype)
-        return self.t3s[dtype]
+            stock = load(T3_FILE, self.folder, torch.device("cpu"), as_saved=True)
+            self.t3s[dtype] = Shelf(made_of(dtype, fuse(stock, self.device, dtype)), self.device)
+        return self.t3s[dtype].get()
 
     def flow(self, number_format: str) -> Flow:
         """Speech tokens to mels."""
@@ -151,6 +167,16 @@ class Models:
         self.t3s = {dtype: one for dtype, one in self.t3s.items() if dtype == WEIGHTS[precision.t3]}
         self.flows = {name: one for name, one in self.flows.items() if name == precision.flow}
         self.vocoders = {dtype: one for dtype, one in self.vocoders.items() if dtype == WEIGHTS[precision.vocoder]}
+
+    def put_t3_away(self) -> None:
+        for shelf in self.t3s.values():
+            shelf.put_away()
+        freed(self.device)
+
+    def put_waveforms_away(self) -> None:
+        for one in (*self.flows.values(), *self.vocoders.values()):
+            one.put_away()
+        freed(self.device)
 
     def vocoder(self, number_format: str) -> Vocoder:
         """Mels to samples."""

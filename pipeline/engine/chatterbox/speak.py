@@ -95,6 +95,10 @@ class Speaker:
         self._memory //= 2
         self.forget()
 
+    def limit(self, memory: int) -> None:
+        """A batch takes no more than so many bytes."""
+        self._memory = min(self._memory, max(memory, LEAST_MEMORY))
+
     def forget(self) -> None:
         """Free what batches ran in."""
         for flow in self._models.flows.values():

@@ -3,32 +3,30 @@
 Knows nothing of waveforms, and of the decoder only what goes in and comes out.
 """
 
-import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-import torch
-
 from pipeline.config import ChatterboxConfig
 from pipeline.engine import NotFinite, Request
-from pipeline.engine.chatterbox.device import free_memory, ran_out, total_memory
+from pipeline.engine.chatterbox.device import free_memory, freed, ran_out, total_memory
+from pipeline.engine.chatterbox.memory import LARGEST_SIZE, RESIDENT_SHARE, fitting
 from pipeline.engine.chatterbox.model import Models
-from pipeline.engine.chatterbox.precision import WEIGHTS, float32_math, switching
+from pipeline.engine.chatterbox.precision import WEIGHTS, float32_math
+from pipeline.engine.chatterbox.shelf import num_bytes
 from pipeline.engine.chatterbox.t3.batch import decode
 from pipeline.engine.chatterbox.t3.cache import bytes_per_row
 from pipeline.engine.chatterbox.t3.decoder import Decoded, Decoder
 from pipeline.engine.chatterbox.t3.slots import Prompt
 from pipeline.engine.chatterbox.t3.transformer import read_prefix
-from pipeline.errors import WorkError
+from pipeline.errors import OutOfMemory
 from pipeline.voice import Conditionals
 
 log = logging.getLogger(__name__)
 
 START, STOP = 255, 0  # text tokens
 TEXT_LENGTHS = (256, 512, 1024, 2050)  # a book's sentences fit into the first; the model has 2050 positions
-CPU_SIZE, LARGEST_SIZE = 8, 256  # slots; on an H200 tokens a second are most at 256
-CACHE_SHARE = 0.55  # of the memory that is free on a GPU; waveforms need the rest
+CPU_SIZE = 8  # slots
 RARE = 16  # what is tried again in another number format gets by with so many times less, beside the usual decoder
 
 
@@ -50,12 +48,18 @@ class Decoders:
     """
 
     def __init__(
-        self, models: Models, voice_of: Callable[[str], Conditionals], options: ChatterboxConfig, usual: str
+        self,
+        models: Models,
+        voice_of: Callable[[str], Conditionals],
+        options: ChatterboxConfig,
+        usual: str,
+        share: float = RESIDENT_SHARE,  # of a GPU's free memory, for keys and values
     ) -> None:
         self._models, self._voice_of, self._max_tokens = models, voice_of, options.max_tokens
-        self._usual = usual
+        self._usual, self._share = usual, share
         self._wanted = None if options.batch_size == "auto" else int(options.batch_size)
         self._most = self._wanted or LARGEST_SIZE  # until memory runs out
+        self._sizes: dict[int, int] = {}  # slots by the bytes of each: as many when a decoder is built anew
         self._kept: dict[bool, tuple[Kind, Decoder]] = {}  # by whether it is a rare one
         self.in_use: dict[str, str] = {}  # by number format
 
@@ -86,7 +90,7 @@ class Decoders:
                     if not ran_out(error):
                         raise
                     if self._most == 1:
-                        raise WorkError(
+                        raise OutOfMemory(
                             f"{self._models.device} has too little memory even for engine.batch_size=1: "
                             f"lower engine.max_tokens={self._max_tokens}, free memory, or use device=cpu"
                         ) from error
@@ -97,24 +101,22 @@ class Decoders:
         """The one of the usual number format that was built last."""
         return self._kept[False][1]
 
-    def use(self, usual: str) -> None:
-        """The number format that most requests have from here on; frees all decoders' memory."""
-        self._usual = usual
-        self._forget(rare=False)
+    def bytes(self) -> int:
+        """What a decoder that is there and its weights take; 0: none is there."""
+        made = [num_bytes(decoder.weights) + num_bytes(decoder.cache) for _, decoder in self._kept.values()]
+        return max(made, default=0)
 
     def halve(self) -> None:
         """Free all decoders' memory; later ones have half the slots."""
         self._most = max((self.last.size if False in self._kept else self._most) // 2, 1)
-        self._forget(rare=False)
+        self._sizes.clear()
+        self.forget()
         log.warning("out of memory on %s: from here on %d utterances at a time", self._models.device, self._most)
 
-    def _forget(self, rare: bool) -> None:
-        """Free the memory of the rare decoder, or of both."""
-        self._kept = {which: one for which, one in self._kept.items() if rare and not which}
-        gc.collect()  # a decoder and its graphs know each other
-        if self._models.device.type == "cuda":
-            with switching:  # torch frees nothing while a graph is being captured
-                torch.cuda.empty_cache()
+    def forget(self, but_usual: bool = False) -> None:
+        """Free the memory of both decoders, or of the rare one."""
+        self._kept = {rare: one for rare, one in self._kept.items() if but_usual and not rare}
+        freed(self._models.device)
 
     def prompt_of(self, request: Request) -> Prompt:
         words = self._models.tokenizer.text_to_tokens(request.utterance.spoken_text)  # (1, num_text_tokens - 2)
@@ -128,7 +130,7 @@ class Decoders:
             if found == kind:
                 return decoder
             del decoder
-            self._forget(rare)  # its memory is wanted
+            self.forget(but_usual=rare)  # its memory is wanted
         weights = self._models.t3(WEIGHTS[kind.number_format])
         capacity = kind.max_text + self._max_tokens + 2
         row = bytes_per_row(len(weights.layers), weights.norm.shape[0], capacity, weights.dtype)
@@ -154,16 +156,11 @@ class Decoders:
             return 1 if rare else min(self._wanted or CPU_SIZE, self._most)
         if self._wanted and not rare:
             return min(self._wanted, self._most)
-        memory = total_memory(device) // RARE if rare else free_memory(device)
-        return min(fitting(int(CACHE_SHARE * memory), bytes_each), self._most)
-
-
-def fitting(memory: int, bytes_each: int) -> int:
-    """The largest power of two, from 1 to LARGEST_SIZE, of which so much memory holds so many."""
-    size = LARGEST_SIZE
-    while size > 1 and size * bytes_each > memory:
-        size //= 2
-    return size
+        if rare:
+            return min(fitting(int(self._share * total_memory(device) / RARE), bytes_each), self._most)
+        if bytes_each not in self._sizes:
+            self._sizes[bytes_each] = fitting(int(self._share * free_memory(device)), bytes_each)
+        return min(self._sizes[bytes_each], self._most)
 
 
 def kind_of(request: Request, prompt: Prompt) -> Kind:

@@ -17,11 +17,12 @@ from pipeline.engine.chatterbox.compiled import captured
 from pipeline.engine.chatterbox.device import sent
 from pipeline.engine.chatterbox.precision import WEIGHTS, float32_math
 from pipeline.engine.chatterbox.s3gen import plain
-from pipeline.engine.chatterbox.s3gen.encoder import encode, fuse_encoder
+from pipeline.engine.chatterbox.s3gen.encoder import Encoder, encode, fuse_encoder
 from pipeline.engine.chatterbox.s3gen.estimator import estimate, operations
 from pipeline.engine.chatterbox.s3gen.noise import FLOW, normal
 from pipeline.engine.chatterbox.s3gen.pack import SHORTEST, Pack, make_pack
-from pipeline.engine.chatterbox.s3gen.weights import fuse
+from pipeline.engine.chatterbox.s3gen.weights import Estimator, fuse
+from pipeline.engine.chatterbox.shelf import Shelf
 from pipeline.voice import Conditionals
 
 MEL = 80  # channels
@@ -43,24 +44,49 @@ class Solver:
     step: Callable[[], None]
 
 
+@dataclass(frozen=True)
+class Weights:
+    encoder: Encoder
+    estimator: Estimator
+    speaker: tuple[Tensor, Tensor]  # float32
+    lengths: Tensor  # (steps,) float32
+    shifts: Tensor  # (steps, stages, 256)
+
+
 class Flow:
     """Stock's flow in one number format; `stock`, in FP32, is only read."""
 
     def __init__(self, stock: CausalMaskedDiffWithXvec, device: torch.device, number_format: str, steps: int) -> None:
         dtype = WEIGHTS[number_format]
         self.device, self.number_format = device, number_format
-        self.encoder, self.estimator = fuse_encoder(stock, device, dtype), fuse(stock.decoder.estimator, device, dtype)
-        self._speaker = stock.spk_embed_affine_layer.weight.to(device), stock.spk_embed_affine_layer.bias.to(device)
-        self._guidance = stock.decoder.inference_cfg_rate
         lengths, shifts = way(stock, steps)
-        self._lengths, self._shifts = lengths.to(device), shifts.to(device, dtype)
+        weights = Weights(
+            encoder=fuse_encoder(stock, device, dtype),
+            estimator=fuse(stock.decoder.estimator, device, dtype),
+            speaker=(stock.spk_embed_affine_layer.weight.to(device), stock.spk_embed_affine_layer.bias.to(device)),
+            lengths=lengths.to(device),
+            shifts=shifts.to(device, dtype),
+        )
+        self._shelf = Shelf(weights, device)
+        self._guidance = stock.decoder.inference_cfg_rate
         self._solvers: dict[int, Solver] = {}  # by size
+
+    @property
+    def weights(self) -> Weights:
+        return self._shelf.get()
+
+    def put_away(self) -> None:
+        """Leave the device until weights are wanted again."""
+        self.forget()  # captured packs read weights where they are
+        self._shelf.put_away()
 
     def in_use(self) -> str:
         """What it is made of, read from what it works with."""
         module = operations(self.device, self.number_format).__name__.rpartition(".")[2]
         graphs = "a step as a CUDA graph" if self._captures else "no graphs"
-        return f"{str(self.estimator.dtype).removeprefix('torch.')} weights, attention of {module}, {graphs}"
+        return (
+            f"{str(self._shelf.look().estimator.dtype).removeprefix('torch.')} weights, attention of {module}, {graphs}"
+        )
 
     @torch.inference_mode()
     def __call__(self, tokens: Sequence[Tensor], seeds: Sequence[int], voice: Conditionals) -> list[Tensor]:
@@ -72,7 +98,7 @@ class Flow:
             spans = solver.pack.spans[: len(tokens)]
             noise = normal(sent(torch.tensor(seeds), self.device), FLOW, max(lengths) * MEL).view(len(seeds), -1, MEL)
             prompt = voice.prompt_feat[0].to(self.device)  # (frames, 80)
-            speaker = F.linear(F.normalize(voice.embedding.to(self.device), dim=1), *self._speaker)  # (1, 80)
+            speaker = F.linear(F.normalize(voice.embedding.to(self.device), dim=1), *self.weights.speaker)  # (1, 80)
             solver.state.zero_()
             solver.known.zero_()
             for (begin, end), row, one in zip(spans, noise, told, strict=True):
@@ -80,7 +106,7 @@ class Flow:
                 solver.known[begin:end, :MEL] = one
                 solver.known[begin:end, MEL : 2 * MEL] = speaker
                 solver.known[begin : begin + len(prompt), 2 * MEL :] = prompt
-        for shifts, length in zip(self._shifts, self._lengths, strict=True):
+        for shifts, length in zip(self.weights.shifts, self.weights.lengths, strict=True):
             solver.shifts.copy_(shifts)
             solver.length.copy_(length)
             solver.step()  # the device takes no more than some steps in advance, so others may go on meanwhile
@@ -99,7 +125,7 @@ class Flow:
             row[len(prompt) : len(prompt) + len(one)] = one
         padded = sent(padded, self.device)
         padded[:, : len(prompt)] = prompt
-        made = encode(self.encoder, padded, sent(torch.tensor(lengths), self.device))
+        made = encode(self.weights.encoder, padded, sent(torch.tensor(lengths), self.device))
         return [row[: 2 * length] for row, length in zip(made, lengths, strict=True)]
 
     @property
@@ -122,15 +148,16 @@ class Flow:
         return replace(solver, pack=pack)
 
     def _make_solver(self, pack: Pack) -> Solver:
-        size, dtype = len(pack.position) // 2, self.estimator.dtype
+        weights, size = self.weights, len(pack.position) // 2
+        dtype = weights.estimator.dtype
         state, length = torch.zeros(size, MEL, device=self.device), torch.zeros((), device=self.device)
         known = torch.zeros(2 * size, 3 * MEL, device=self.device, dtype=dtype)  # the second half: nothing is known
-        shifts = torch.zeros_like(self._shifts[0])
+        shifts = torch.zeros_like(weights.shifts[0])
 
         def step() -> None:
             with float32_math(self.number_format):
                 seen = torch.cat([state.to(dtype).repeat(2, 1), known], dim=1)  # (2 * size, 320)
-                toward, anywhere = estimate(self.estimator, seen, shifts, pack, self.number_format).float().chunk(2)
+                toward, anywhere = estimate(weights.estimator, seen, shifts, pack, self.number_format).float().chunk(2)
                 state.addcmul_(toward + self._guidance * (toward - anywhere), length)
 
         return Solver(pack, state, known, shifts, length, step)

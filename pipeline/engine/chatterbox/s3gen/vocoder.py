@@ -20,6 +20,7 @@ from pipeline.engine.chatterbox.s3gen import vocoder_plain
 from pipeline.engine.chatterbox.s3gen.noise import PHASES, SOURCE, normal, uniform
 from pipeline.engine.chatterbox.s3gen.vocoder_plain import within
 from pipeline.engine.chatterbox.s3gen.vocoder_weights import Block, Stage, Weights, fold
+from pipeline.engine.chatterbox.shelf import Shelf
 from pipeline.engine.chatterbox.t3.sampler import WORD
 from pipeline.engine.chatterbox.transposed import conv_transpose1d
 from pipeline.groups import groups
@@ -34,7 +35,15 @@ class Vocoder:
     """Stock's HiFT with weights of its own, on one device."""
 
     def __init__(self, stock: HiFTGenerator, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        self.weights = fold(stock, device, dtype)
+        self._shelf = Shelf(fold(stock, device, dtype), device)
+
+    @property
+    def weights(self) -> Weights:
+        return self._shelf.get()
+
+    def put_away(self) -> None:
+        """Leave the device until weights are wanted again."""
+        self._shelf.put_away()
 
     @torch.inference_mode()
     def __call__(self, mels: Sequence[Tensor], seeds: Sequence[int], number_format: str, memory: int) -> list[Tensor]:
@@ -43,7 +52,7 @@ class Vocoder:
         `number_format` is that of the convolutions to speech, whose weights have its type; all else is FP32. A seed
         decides an utterance's noise; 0 <= seed < 2**63. A group takes `memory` bytes at most, unless it is one row.
         """
-        device = self.weights.device
+        weights, device = self.weights, self.weights.device
         spoken: list[Tensor | None] = [None] * len(mels)
         limit = min(GROUP.get(device.type, 1), memory // FRAME_BYTES)
         made = groups([mel.shape[1] for mel in mels], limit, LEAST_STEP.get(device.type))
@@ -53,9 +62,9 @@ class Vocoder:
                 row[:, : mel.shape[1]] = mel
             numbers = [(mels[row].shape[1], seeds[row]) for row in rows] + [(0, 0)] * (count - len(rows))
             lengths, group_seeds = torch.tensor(numbers).to(device, non_blocking=True).T.contiguous()  # (B,) int64 each
-            samples = vocode(self.weights, padded, lengths, group_seeds, number_format)  # (B, 480 T)
+            samples = vocode(weights, padded, lengths, group_seeds, number_format)  # (B, 480 T)
             for row, speech, (frames, _) in zip(rows, samples, numbers, strict=False):
-                spoken[row] = speech[: frames * self.weights.frame]
+                spoken[row] = speech[: frames * weights.frame]
         return spoken
 
 
