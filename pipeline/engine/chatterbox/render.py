@@ -56,6 +56,7 @@ class Renderer:
                 raise
             log.warning("out of memory with all weights on %s: from here on T3 and S3Gen take turns", self._device)
         self._decide_anew(phased=True)  # only now: an exception that is being handled keeps its frames' memory
+        self.speaker = Speaker(self.models, self._voice_of)  # with batches of the first size
         yield from self._in_phases(list(pending), stopping)
 
     def use(self, precision: Precision) -> None:
