@@ -11,7 +11,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +35,9 @@ class Tracker(Protocol):
     def log(self, figures: dict[str, float]) -> None:
         """A window's figures."""
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A small table, of strings and numbers; None: not known."""
+
     def finish(self, summary: dict[str, Any]) -> None:
         """The whole run's figures; nothing comes after."""
 
@@ -46,6 +49,9 @@ class NoTracker:
         pass
 
     def log(self, figures: dict[str, float]) -> None:
+        pass
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         pass
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -78,10 +84,10 @@ class Wandb:
             self._sample[slot] = row
 
     def log(self, figures: dict[str, float]) -> None:
-        if self._child is not None:
-            with self._safely():
-                self._warn(self._child.stdout.read())
-                self._send({"figures": figures})
+        self._tell({"figures": figures})
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        self._tell({"table": {"name": name, "columns": columns, "rows": rows}})
 
     def finish(self, summary: dict[str, Any]) -> None:
         if self._child is None:
@@ -97,6 +103,12 @@ class Wandb:
             if code := self._child.returncode:
                 raise ChildProcessError(f"its process ended with code {code}")
         self._end()
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        if self._child is not None:
+            with self._safely():
+                self._warn(self._child.stdout.read())
+                self._send(message)
 
     def _send(self, message: dict[str, Any]) -> None:
         """Without waiting: a child that has let the pipe fill up is stuck."""

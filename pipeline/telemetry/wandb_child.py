@@ -1,6 +1,6 @@
 """W&B's own process: the only place that imports wandb. Started and, if need be, killed by `tracker.Wandb`.
 
-On stdin a line of JSON for the start, for each window and for the end; on stdout nothing but trouble, in plain words.
+On stdin a line of JSON for the start, for each window or table, and for the end; on stdout nothing but trouble, in plain words.
 Whatever wandb waits for, prints, or leaves behind in threads, exit hooks and its own child stays in here.
 """
 
@@ -10,6 +10,7 @@ import secrets
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
@@ -37,6 +38,8 @@ def main() -> None:
             message = json.loads(line)
             if "figures" in message:
                 run.log(message["figures"])
+            elif "table" in message:
+                log_table(run, **message["table"])
             else:
                 return finish(run, **message)
     except (Exception, SystemExit) as error:  # wandb.teardown() exits when wandb's own child has failed
@@ -108,15 +111,21 @@ def finish(run: Any, summary: dict[str, Any], sample: list[tuple[str, str, str]]
     import wandb
 
     run.summary.update(summary)
-    table = wandb.Table(columns=["id", "text", "audio"])
-    for name, text, wav in sample:
-        table.add_data(name, text, wandb.Audio(wav))
-    logged = ThreadPoolExecutor().submit(run.log, {"samples": table})
+    if sample:
+        rows = [(name, text, wandb.Audio(wav)) for name, text, wav in sample]
+        log_table(run, "samples", ("id", "text", "audio"), rows)
+    run.finish()
+    wandb.teardown()  # finish may return before the last figures are in the file
+
+
+def log_table(run: Any, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    import wandb
+
+    table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+    logged = ThreadPoolExecutor().submit(run.log, {name: table})
     if wait([logged], TABLE_S).not_done:
         raise TimeoutError(f"the server did not answer within {TABLE_S} s")
     logged.result()
-    run.finish()
-    wandb.teardown()  # finish may return before the last figures are in the file
 
 
 def tear_down() -> None:

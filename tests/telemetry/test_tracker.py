@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -85,6 +86,24 @@ def test_without_a_key_the_run_is_offline_and_its_files_are_inside_the_folder(no
     (run,) = folder.glob("wandb/offline-run-*")
     assert run.name.endswith((folder / "wandb" / "0-of-1.id").read_text())
     assert in_the_file(folder, "x_realtime", "utterances_in_all")
+
+
+def test_a_table_is_kept_with_the_run_cells_that_are_not_known_included(no_key, folder, caplog):
+    tracker = Wandb(WandbConfig(), folder, "0-of-1", {})
+    tracker.table("precision", ("policy", "kl_nats"), [("fp32", 0.0), ("fp16", None)])
+    tracker.finish({})
+    assert caplog.text == ""
+    (file,) = folder.glob("wandb/offline-run-*/files/media/table/precision_*.table.json")
+    assert json.loads(file.read_text())["data"] == [["fp32", 0.0], ["fp16", None]]
+    assert not list(file.parent.glob("samples*"))  # nothing was spoken
+
+
+def test_a_table_that_wandb_refuses_is_one_line(no_key, folder, caplog):
+    tracker = Wandb(WandbConfig(mode="offline"), folder, "0-of-1", {})
+    tracker.table("precision", ("policy", "kl_nats"), [("fp32",)])
+    tracker.finish({})
+    (line,) = warnings(caplog)
+    assert line.startswith("W&B failed, the job goes on: ")
 
 
 def test_whatever_the_server_does_the_process_ends_well_says_so_once_and_keeps_the_figures(monkeypatch, tmp_path):
