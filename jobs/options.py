@@ -21,7 +21,9 @@ from pipeline.config import (
     BenchmarkConfig,
     ChatterboxConfig,
     EspeakConfig,
+    GenerateConfig,
     ModelConfig,
+    Precision,
     VoicesConfig,
     options,
     validate,
@@ -146,6 +148,26 @@ def all_options(schema: type) -> Iterator[tuple[str, Field]]:
 def choices(group: str) -> list[str]:
     """The named choices of a folder of `conf/`."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def policies() -> dict[str, Precision]:
+    """The named choices of precision that leave nothing to the device, by name."""
+    made = {name: _precision(CONF / "precision" / f"{name}.yaml") for name in choices("precision")}
+    return {name: policy for name, policy in made.items() if "auto" not in vars(policy).values()}
+
+
+def _precision(path: Path) -> Precision:
+    return OmegaConf.to_object(OmegaConf.merge(_writable(Precision), OmegaConf.load(path)))
+
+
+def recorded(values: dict[str, Any]) -> GenerateConfig:
+    """The options that a run record keeps, as typed and checked as a command line's; UserError for what is none."""
+    try:
+        engine = {"engine": _writable(ENGINE_CONFIGS[values["engine"]["name"]])}
+        config = OmegaConf.merge(_writable(GenerateConfig), engine, values)
+    except (OmegaConfBaseException, LookupError, TypeError) as error:
+        raise UserError(one_line(error)) from error
+    return to_dataclass(config, GenerateConfig)
 
 
 def usage(name: str, schema: type) -> str:

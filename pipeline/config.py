@@ -234,10 +234,17 @@ class GenerateConfig(ModelConfig):
 class BenchmarkConfig(GenerateConfig):
     """`python -m jobs.benchmark`: what a job with these options would do is measured on a sample of its utterances."""
 
-    stage: str = option("t3", "what to measure", choices=("t3", "s3gen", "job"))
-    out: str | None = option("outputs/benchmark", "folder of benchmark.json")
+    book: str | None = option(None, "the text to speak, UTF-8; null: that of run=")
+    stage: str = option("t3", "what to measure", choices=("t3", "s3gen", "job", "precision"))
+    out: str | None = option("outputs/benchmark", "folder of benchmark.json; also of precision.csv and precision.png")
     utterances: int = option(512, "how many the engine is given", "utterances", 1)
     stock_utterances: int = option(2, "how many of them stock is given", "utterances", 1)
+    run: str | None = option(
+        None,
+        "a folder of jobs.generate, whose weights, voice and texts are measured (stage=precision); of this command's"
+        " engine and device only batch_size, memory, cache and device count beside it, if they are not the defaults",
+    )
+    sample: int | None = option(None, "how many utterances of run=; null: as utterances", "utterances", 1)
 
 
 @dataclass(frozen=True)

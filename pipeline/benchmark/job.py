@@ -52,8 +52,8 @@ def measure(book: Sequence[Planned], planned: Sequence[Planned], config: Benchma
     log.info("stock: %.2f x real time", stock)
     with tempfile.TemporaryDirectory(dir=config.out, prefix="runs-") as made:
         folder = Path(made)
-        first = _run(config, engine, folder / "first", render)
-        run = _run(config, engine, folder / "again", render)
+        first = run_job(config, engine, folder / "first", render)
+        run = run_job(config, engine, folder / "again", render)
         _tell(rows, "as segmented", run, stock)
         rows.add("first start, weights loaded, graphs captured", first.wall_s - run.wall_s, "s")
         others = {"one sentence an utterance": replace(config, text=replace(config.text, join_chars=0))}
@@ -61,7 +61,7 @@ def measure(book: Sequence[Planned], planned: Sequence[Planned], config: Benchma
             (folder / "ten.txt").write_text("\n\n".join(ten))
             others["10 s utterances"] = replace(config, book=str(folder / "ten.txt"), chapters=None)
         for name, changed in others.items():
-            _tell(rows, name, _run(changed, engine, folder / name, render), stock)
+            _tell(rows, name, run_job(changed, engine, folder / name, render), stock)
         for name, speed in stages(engine, planned, config, folder).items():
             rows.add(f"{name} alone", speed, "x real time", utterances=len(planned))
         voice = replace(config.voice, path=str(_clip(RunFolder(folder / "again"))), prompt_seconds=SHORT_PROMPT_S)
@@ -69,7 +69,7 @@ def measure(book: Sequence[Planned], planned: Sequence[Planned], config: Benchma
         changed = replace(config, voice=voice)
         engine = _warm(changed, planned)
         stock = Stock(engine).x_realtime(spread(requests_of(engine, planned, config), config.stock_utterances))
-        _tell(rows, "6 s prompt", _run(changed, engine, folder / "6 s prompt", render), stock)
+        _tell(rows, "6 s prompt", run_job(changed, engine, folder / "6 s prompt", render), stock)
         del engine
     rows.add("10 s of speech, text to samples, batch 1", alone(config, planned), "s")
     return rows.made
@@ -81,7 +81,8 @@ def _tell(rows: Rows, name: str, run: Run, stock: float) -> None:
         rows.add(f"{name}: GPU busy, says nvidia-smi", run.busy, "share")
 
 
-def _run(config: BenchmarkConfig, engine: Engine, out: Path, render: Render) -> Run:
+def run_job(config: BenchmarkConfig, engine: Engine, out: Path, render: Render) -> Run:
+    """A whole job into `out`, however many utterances fail, of which no tracker hears."""
     with busy(torch.device(engine.device)) as share, timed(torch.device(engine.device)) as timer:
         render(replace(config, out=str(out), wandb=replace(config.wandb, mode="disabled"), max_failures=ANY), engine)
     audio_s = sum(pq.read_table(RunFolder(out).manifest, columns=["duration"])["duration"].to_pylist())

@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +47,15 @@ class RunRecord:
             write_durably(path, lambda temporary: temporary.write_text(text))
         except OSError as error:  # the disk is full: the journal is what matters, and says so itself
             log.warning("no run record: %s", error)
+
+
+def read_records(folder: Path) -> Iterator[dict[str, Any]]:
+    """Those of a run's folder, the newest first; one that is no JSON object is passed over, with a warning."""
+    for path in sorted((folder / "runs").glob("*.json"), reverse=True):
+        try:
+            yield dict(json.loads(path.read_text()).items())
+        except (OSError, ValueError, AttributeError) as error:
+            log.warning("%s cannot be read: %s", path, error)
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """W&B's own process: the only place that imports wandb. Started and, if need be, killed by `tracker.Wandb`.
 
-On stdin a line of JSON for the start, for each window or table, and for the end; on stdout nothing but trouble, in plain words.
-Whatever wandb waits for, prints, or leaves behind in threads, exit hooks and its own child stays in here.
+On stdin a line of JSON for the start, for each window or table, and for the end; on stdout nothing but trouble, in
+plain words. Whatever wandb waits for, prints, or leaves behind in threads, exit hooks and its own child stays in here.
 """
 
 import json

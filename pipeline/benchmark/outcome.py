@@ -1,0 +1,101 @@
+"""What precision policies came to, side by side: rows of a benchmark, a CSV, a plot. Knows nothing of measuring.
+
+A field of `Outcome` is a column of the CSV, a row of `benchmark.json` a policy, and a panel of the plot.
+"""
+
+import csv
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import Field, astuple, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from pipeline.benchmark.table import Row, Rows
+from pipeline.store import write_durably
+
+log = logging.getLogger(__name__)
+
+PANELS = 4  # of a plot, side by side
+
+
+def figure(told: str, unit: str) -> Any:
+    return field(metadata=dict(told=told, unit=unit))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One policy's figures. None: not to be had, as memory without CUDA, or likeness of what is not finite."""
+
+    policy: str
+    used: str  # what the device made of the policy
+    t3_tokens_per_s: float = figure("T3", "tokens/s")
+    s3gen_x_realtime: float = figure("S3Gen", "x real time")
+    job_x_realtime: float = figure("whole job", "x real time")
+    peak_gib: float | None = figure("peak memory of the job", "GiB")
+    steady_gib: float | None = figure("memory after the job", "GiB")
+    weights_gib: float = figure("weights", "GiB")
+    t3_agreement: float | None = figure("T3 has FP32's likeliest token", "share")
+    t3_kl_nats: float | None = figure("KL of T3 from FP32", "nats")
+    mel_distance_db: float | None = figure("mels' distance from FP32's", "dB")
+    speaker_cosine: float | None = figure("speaker's likeness to FP32's", "cosine")
+    checks_failed: int = figure("checks failed", "utterances")
+
+
+FIGURES: tuple[Field, ...] = tuple(f for f in fields(Outcome) if f.metadata)
+COLUMNS = tuple(f.name for f in fields(Outcome))
+
+
+def rows(outcomes: Sequence[Outcome], hardware: str, settings: dict[str, Any]) -> list[Row]:
+    """One for each figure that is there."""
+    rows = Rows("precision", hardware, settings)
+    for outcome in outcomes:
+        for f in FIGURES:
+            if (value := getattr(outcome, f.name)) is not None:
+                told = f"{outcome.policy}: {f.metadata['told']}"
+                rows.add(told, value, f.metadata["unit"], policy=outcome.policy, precision=outcome.used)
+    return rows.made
+
+
+def cells(outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:
+    """The table under `COLUMNS`."""
+    return [astuple(outcome) for outcome in outcomes]
+
+
+def keep(folder: Path, outcomes: Sequence[Outcome]) -> None:
+    """`precision.csv`, and `precision.png` where matplotlib is installed, in place of those before."""
+    write_durably(folder / "precision.csv", lambda temporary: _write_csv(temporary, outcomes))
+    plot = folder / "precision.png"
+    plot.unlink(missing_ok=True)  # else it might tell of other figures than the CSV
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        log.info("no plot: matplotlib is missing; pip install 'chatterbox-batch[plot]'")
+        return
+    write_durably(plot, lambda temporary: _draw(temporary, outcomes))
+
+
+def _write_csv(path: Path, outcomes: Sequence[Outcome]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *cells(outcomes)])
+
+
+def _draw(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """A panel a figure, a bar a policy; what no policy has is left out."""
+    from matplotlib.figure import Figure
+
+    shown = [f for f in FIGURES if any(getattr(outcome, f.name) is not None for outcome in outcomes)]
+    lines = math.ceil(len(shown) / PANELS)
+    plot = Figure(figsize=(3.4 * PANELS, 0.8 + (0.6 + 0.3 * len(outcomes)) * lines), layout="constrained")
+    panels = plot.subplots(lines, PANELS, squeeze=False).flat
+    for panel, f in zip(panels, shown, strict=False):
+        values = [getattr(outcome, f.name) for outcome in outcomes]
+        bars = panel.barh([outcome.policy for outcome in outcomes], [value or 0 for value in values])
+        panel.bar_label(bars, ["none" if value is None else f"{value:.4g}" for value in values], padding=2)
+        panel.set_title(f"{f.metadata['told']} ({f.metadata['unit']})", fontsize="medium")
+        panel.set_xlim(0, 1.4 * max(*(value or 0 for value in values), 1e-9))  # room for the labels
+        panel.set_xticks([])
+        panel.invert_yaxis()
+    for panel in list(plot.axes)[len(shown) :]:
+        panel.set_axis_off()
+    plot.savefig(path, format="png", dpi=120)

@@ -1,0 +1,187 @@
+"""Precision policies one after the other, each in an engine of its own: speed, memory, and how far from FP32 it is.
+
+FP32 comes first. What is held against it is made of its tokens with its seeds, so that only rounding differs. What runs
+a job is given. Knows nothing of Hydra, nor of what becomes of the figures.
+"""
+
+import gc
+import logging
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.benchmark.job import Render, run_job
+from pipeline.benchmark.likeness import embeddings, mel_distance
+from pipeline.benchmark.machine import tensor_bytes, timed
+from pipeline.benchmark.outcome import Outcome
+from pipeline.benchmark.sample import requests_of, spread
+from pipeline.benchmark.t3 import COMPARED, compare
+from pipeline.checks import judge
+from pipeline.config import FP32, BenchmarkConfig, Precision
+from pipeline.engine import Request, Speech
+from pipeline.engine.chatterbox import ChatterboxEngine
+from pipeline.engine.chatterbox.model import VOICE_ENCODER_FILE, load
+from pipeline.engine.chatterbox.precision import WEIGHTS, float32_math
+from pipeline.engine.chatterbox.speak import Item
+from pipeline.engine.registry import build_engine
+from pipeline.plan import Planned
+from pipeline.telemetry.record import read_records
+from pipeline.watermark import build_watermarker
+
+log = logging.getLogger(__name__)
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What FP32 made of the sample, kept on the CPU."""
+
+    items: Sequence[Item]  # requests with their tokens
+    samples: Mapping[str, np.ndarray]  # by utterance
+
+
+@dataclass(frozen=True)
+class Memory:
+    """GiB of a CUDA device that a job took at most, and that it left taken; None: not to be had."""
+
+    peak: float | None = None
+    steady: float | None = None
+
+
+def measure(
+    planned: Sequence[Planned], config: BenchmarkConfig, policies: Mapping[str, Precision], render: Render
+) -> list[Outcome]:
+    """FP32 and then `policies` on the sample `planned`, longest first; jobs on a book of just these."""
+    outcomes: list[Outcome] = []
+    reference = None
+    build_watermarker(config.watermark, "cpu")  # imports what the first job alone would wait for
+    with tempfile.TemporaryDirectory(dir=config.out, prefix="runs-") as scratch:
+        book = Path(scratch, "sample.txt")
+        book.write_text("\n\n".join(item.utterance.text for item in planned), encoding="utf-8")
+        whole = replace(config, book=str(book), chapters=None, limit=None, shard=0, num_shards=1)
+        for name, policy in ({"fp32": FP32} | dict(policies)).items():
+            changed = replace(whole, precision=policy, out=str(Path(scratch, name)))
+            outcome, made = _measure(name, planned, changed, render, reference)
+            reference = reference or made
+            outcomes.append(outcome)
+            log.info("policy %s, in use as %s: measured", name, outcome.used)
+    return outcomes
+
+
+def _measure(
+    name: str, planned: Sequence[Planned], config: BenchmarkConfig, render: Render, reference: Reference | None
+) -> tuple[Outcome, Reference]:
+    """One policy. `reference`: None if it is the one that the others are held against."""
+    _free()  # of the policy before
+    engine, weights = _loaded(config)
+    requests = requests_of(engine, planned, config)
+    own, tokens_per_s = _decoded(engine, requests)
+    failed = _failed(engine, own, config)
+    items = reference.items if reference else own
+    samples, s3gen = _spoken(engine, [(replace(asked, precision=engine.precision), one) for asked, one in items])
+    made = Reference(items, samples)
+    job, memory = _job(engine, config, render)
+    del engine.decoders  # the comparison wants their memory
+    _free()
+    agreement, kl = compare(engine, config.engine, spread(requests, COMPARED))
+    distance, cosine = _likeness(engine, (reference or made).samples, samples)
+    known = math.isfinite(kl)
+    return Outcome(
+        policy=name,
+        used=str(engine.precision),
+        t3_tokens_per_s=tokens_per_s,
+        s3gen_x_realtime=s3gen,
+        job_x_realtime=job,
+        peak_gib=memory.peak,
+        steady_gib=memory.steady,
+        weights_gib=weights,
+        t3_agreement=agreement if known else None,
+        t3_kl_nats=kl if known else None,
+        mel_distance_db=distance,
+        speaker_cosine=cosine,
+        checks_failed=failed,
+    ), made
+
+
+def _free() -> None:
+    """What nobody holds any more is free to whoever asks the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _loaded(config: BenchmarkConfig) -> tuple[ChatterboxEngine, float]:
+    """An engine with the weights of its precision, and their GiB."""
+    engine = build_engine(config)
+    engine.prepare()
+    models, device = engine.models, engine.models.device
+    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+    models.t3(WEIGHTS[engine.precision.t3])
+    models.load_waveforms(engine.precision)
+    if device.type == "cuda":
+        return engine, (torch.cuda.memory_allocated(device) - before) / GIB
+    used = {part: loaded for part, loaded in vars(models).items() if part != "s3gen"}  # stock's, of which they are made
+    return engine, tensor_bytes(used) / GIB
+
+
+def _decoded(engine: ChatterboxEngine, requests: Sequence[Request]) -> tuple[list[Item], float]:
+    """Each request with its tokens, and tokens a second."""
+    list(engine.decoders.decode([replace(one, max_tokens=2) for one in requests], lambda: False))  # graphs are captured
+    with timed(engine.models.device) as run:
+        items = list(engine.decoders.decode(requests, lambda: False))
+    return items, sum(len(one.tokens) for _, one in items if not isinstance(one, Exception)) / run.seconds
+
+
+def _speak(engine: ChatterboxEngine, items: Sequence[Item]) -> list[Speech]:
+    return list(engine.speaker.speak(items, lambda: False))
+
+
+def _failed(engine: ChatterboxEngine, items: Sequence[Item], config: BenchmarkConfig) -> int:
+    """How many are not as the checks want them, or could not be spoken."""
+    verdicts = [
+        judge(speech, engine.sample_rate, config.check, engine.unchecked)[0] for speech in _speak(engine, items)
+    ]
+    return len(items) - verdicts.count("")
+
+
+def _spoken(engine: ChatterboxEngine, items: Sequence[Item]) -> tuple[dict[str, np.ndarray], float]:
+    """What could be spoken, by utterance, and seconds of it a second."""
+    if engine.models.device.type == "cuda":
+        _speak(engine, items)  # graphs of just these shapes are captured
+    with timed(engine.models.device) as run:
+        speeches = _speak(engine, items)
+    # Copies, since what they lie in may be memory that a GPU writes to.
+    samples = {speech.request.utterance.id: speech.samples.copy() for speech in speeches if not speech.error}
+    return samples, sum(map(len, samples.values())) / engine.sample_rate / run.seconds
+
+
+def _job(engine: ChatterboxEngine, config: BenchmarkConfig, render: Render) -> tuple[float, Memory]:
+    """Seconds of speech a second of a whole job, its start and its end included, and its memory."""
+    device, folder = engine.models.device, Path(config.out)
+    engine.gpu_memory_gib()  # begins to count anew
+    run = run_job(config, engine, folder, render)
+    if device.type != "cuda":
+        return run.audio_s / run.wall_s, Memory()
+    windows = next(read_records(folder))["summary"]["windows"]  # each has read the peak, and begun anew
+    peak = max(window["gpu_memory_gib"] for window in windows)
+    return run.audio_s / run.wall_s, Memory(peak, torch.cuda.memory_allocated(device) / GIB)
+
+
+def _likeness(
+    engine: ChatterboxEngine, reference: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray]
+) -> tuple[float | None, float | None]:
+    """Distance of the mels in dB, and mean cosine of the speaker embeddings; None where a sample is not finite."""
+    pairs = [(reference[id], samples[id]) for id in reference if id in samples]
+    if not pairs or not all(np.isfinite(one).all() for pair in pairs for one in pair):
+        return None, None
+    encoder = load(VOICE_ENCODER_FILE, engine.models.folder, engine.models.device)
+    with float32_math("fp32"):
+        before, now = (embeddings(encoder, spoken, engine.sample_rate) for spoken in zip(*pairs, strict=True))
+    cosine = float((before * now).sum(axis=1).mean())
+    return mel_distance(pairs, engine.sample_rate), cosine if math.isfinite(cosine) else None
