@@ -242,7 +242,7 @@ class BenchmarkConfig(GenerateConfig):
     run: str | None = option(
         None,
         "a folder of jobs.generate, whose weights, voice and texts are measured (stage=precision); of this command's"
-        " engine and device only batch_size, memory, cache and device count beside it, if they are not the defaults",
+        " device and engine options only device, batch_size, memory and cache count then, where they are not the defaults",
     )
     sample: int | None = option(None, "how many utterances of run=; null: as utterances", "utterances", 1)
 

@@ -78,10 +78,16 @@ def test_rows_of_other_stages_stay_and_what_is_no_benchmark_does_not(tmp_path, c
 
 @pytest.mark.parametrize(
     "wrong, told",
-    [("engine=espeak", "engine=espeak has no stages"), ("stage=t4", "stage=t4"), ("utterances=0", "utterances=0")],
+    [
+        ("engine=espeak", "engine=espeak has no stages"),
+        ("stage=t4", "stage=t4"),
+        ("utterances=0", "utterances=0"),
+        ("sample=3", "sample=3 is of run=; beside book= say utterances=3"),
+        ("run=. stage=precision", "book="),
+    ],
 )
 def test_wrong_options_are_told_in_one_line(job, story, wrong, told):
-    ended = job("benchmark", f"book={story}", wrong)
+    ended = job("benchmark", f"book={story}", *wrong.split())
     assert ended.code == 2 and told in ended.err and ended.err.count("\n") == 1 and not ROWS.parent.exists()
 
 
