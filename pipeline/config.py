@@ -242,7 +242,7 @@ class BenchmarkConfig(GenerateConfig):
     run: str | None = option(
         None,
         "a folder of jobs.generate, whose weights, voice and texts are measured (stage=precision); of this command's"
-        " device and engine options only device, batch_size, memory and cache count then, where they are not the defaults",
+        " engine options only device, batch_size, memory and cache count beside it, if not the defaults",
     )
     sample: int | None = option(None, "how many utterances of run=; null: as utterances", "utterances", 1)
 

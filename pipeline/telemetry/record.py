@@ -51,7 +51,12 @@ class RunRecord:
 
 def read_records(folder: Path) -> Iterator[dict[str, Any]]:
     """Those of a run's folder, the newest first; one that is no JSON object is passed over, with a warning."""
-    for path in sorted((folder / "runs").glob("*.json"), reverse=True):
+    try:
+        names = os.listdir(folder / "runs")
+    except OSError as error:
+        log.warning("no run record: %s", error)
+        return
+    for path in (folder / "runs" / name for name in sorted(names, reverse=True) if name.endswith(".json")):
         try:
             yield dict(json.loads(path.read_text()).items())
         except (OSError, ValueError, AttributeError) as error:

@@ -3,7 +3,8 @@
 import csv
 import json
 import os
-import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from pipeline.benchmark.outcome import COLUMNS
 from pipeline.config import FP32, ChatterboxConfig, GenerateConfig, Precision, Sampling, VoiceConfig
 from pipeline.engine.chatterbox.model import Models
 from pipeline.store import RunFolder
-from pipeline.synthesize import Synthesizer
 from pipeline.telemetry.record import RunRecord
 
 from ..conftest import UNMARKED
@@ -25,6 +25,18 @@ from .test_generate import OUT
 KEPT = Path("outputs/benchmark")
 LIKENESS = ("t3_agreement", "t3_kl_nats", "mel_distance_db", "speaker_cosine")
 BF16 = Precision("bf16", "bf16", "fp32", "fp32")
+# The benchmark, told to stop in the middle of its first job.
+STOPPED = """
+import os, runpy, signal, sys
+from pipeline.synthesize import Synthesizer
+begin = Synthesizer.run
+def told(synthesizer, planned):
+    os.kill(os.getpid(), signal.SIGTERM)
+    begin(synthesizer, planned)
+Synthesizer.run = told
+sys.argv[0] = "jobs/benchmark.py"
+runpy.run_module("jobs.benchmark", run_name="__main__")
+"""
 
 
 @pytest.fixture
@@ -128,17 +140,18 @@ def test_a_run_is_measured_with_its_own_voice_options_and_texts(benchmark, only,
     assert settings["utterances"] == 1 and list(table()) == ["fp32"]
 
 
-def test_sigterm_in_the_middle_of_a_job_ends_the_benchmark_and_leaves_nothing(benchmark, only, tmp_path, monkeypatch):
-    only()
-    begin = Synthesizer.run
-
-    def told(synthesizer, planned):
-        os.kill(os.getpid(), signal.SIGTERM)
-        begin(synthesizer, planned)
-
-    monkeypatch.setattr(Synthesizer, "run", told)
-    ended = benchmark(short(tmp_path))
-    assert ended.code == 143 and list(KEPT.iterdir()) == []
+@pytest.mark.long
+def test_sigterm_in_the_middle_of_a_job_ends_the_benchmark_and_leaves_nothing(cache, tmp_path):
+    options = (short(tmp_path), "stage=precision", UNMARKED, "engine.flow_steps=1", f"engine.cache={cache}")
+    ended = subprocess.run(
+        [sys.executable, "-c", STOPPED, *options, "engine.checkpoint=stand-in-tiny"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 143 and "finishing what is in flight" in ended.stderr
+    assert list((tmp_path / KEPT).iterdir()) == []
 
 
 def test_all_policies_but_auto_are_known_by_name():
@@ -174,6 +187,7 @@ def test_the_newest_record_that_can_be_read_decides_and_this_machine_only_what_i
         ("stage=t3 run=mine", "run=mine is for stage=precision; stage=t3 wants book="),
         ("stage=precision run=mine sample=0", "sample=0 is out of range: 1 or more"),
         ("stage=precision run=nowhere", "run=nowhere has no run record that can be read"),
+        (f"stage=precision run={'x' * 5000}", "has no run record that can be read"),
         ("stage=precision run=mine", "run=mine has no plan that can be read"),
     ],
 )
