@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on: its name, its clock, its memory and how fast that is. Knows no model."""
+"""The machine that a benchmark runs on: its name, its clock, and how fast its memory is. Knows no model."""
 
 import os
 import shutil
@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 
 
 @dataclass
@@ -67,27 +66,6 @@ def busy(device: torch.device) -> Iterator[Share]:
             sampler.terminate()
             percent = [int(line) for line in sampler.stdout if line.strip().isdigit()]
     share.mean = sum(percent) / len(percent) / 100 if percent else None
-
-
-def tensor_bytes(thing: object) -> int:
-    """Of all tensors in modules, other objects and collections, however deep; what two of them share counts once."""
-    found: dict[int, int] = {}  # by address
-    waiting, seen = [thing], set()
-    while waiting:
-        one = waiting.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        if isinstance(one, Tensor):
-            address = id(one) if one.is_mkldnn else one.data_ptr()  # matrices laid out by oneDNN tell no address
-            found[address] = max(one.nbytes, found.get(address, 0))
-        elif isinstance(one, nn.Module):
-            waiting += [*one.parameters(), *one.buffers()]
-        elif isinstance(one, list | tuple):
-            waiting += one
-        elif isinstance(one, dict) or hasattr(one, "__dict__"):
-            waiting += (one if isinstance(one, dict) else vars(one)).values()
-    return sum(found.values())
 
 
 def bandwidth(device: torch.device) -> float:

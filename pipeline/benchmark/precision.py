@@ -17,7 +17,7 @@ import torch
 
 from pipeline.benchmark.job import Render, run_job
 from pipeline.benchmark.likeness import embeddings, mel_distance
-from pipeline.benchmark.machine import tensor_bytes, timed
+from pipeline.benchmark.machine import timed
 from pipeline.benchmark.outcome import Outcome
 from pipeline.benchmark.sample import requests_of, spread
 from pipeline.benchmark.t3 import COMPARED, compare
@@ -65,6 +65,7 @@ def measure(
         book = Path(scratch, "sample.txt")
         book.write_text("\n\n".join(item.utterance.text for item in planned), encoding="utf-8")
         whole = replace(config, book=str(book), chapters=None, limit=None, shard=0, num_shards=1)
+        whole = replace(whole, check=replace(config.check, rollback_share=1.0))  # else it would be another policy's
         for name, policy in ({"fp32": FP32} | dict(policies)).items():
             changed = replace(whole, precision=policy, out=str(Path(scratch, name)))
             outcome, made = _measure(name, planned, changed, render, reference)
@@ -87,7 +88,7 @@ def _measure(
     samples, s3gen = _spoken(engine, [(replace(asked, precision=engine.precision), one) for asked, one in items])
     made = Reference(items, samples)
     job, memory = _job(engine, config, render)
-    del engine.decoders  # the comparison wants their memory
+    engine.decoders.forget()  # the comparison wants their memory
     _free()
     agreement, kl = compare(engine, config.engine, spread(requests, COMPARED))
     distance, cosine = _likeness(engine, (reference or made).samples, samples)
@@ -120,14 +121,9 @@ def _loaded(config: BenchmarkConfig) -> tuple[ChatterboxEngine, float]:
     """An engine with the weights of its precision, and their GiB."""
     engine = build_engine(config)
     engine.prepare()
-    models, device = engine.models, engine.models.device
-    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-    models.t3(WEIGHTS[engine.precision.t3])
-    models.load_waveforms(engine.precision)
-    if device.type == "cuda":
-        return engine, (torch.cuda.memory_allocated(device) - before) / GIB
-    used = {part: loaded for part, loaded in vars(models).items() if part != "s3gen"}  # stock's, of which they are made
-    return engine, tensor_bytes(used) / GIB
+    engine.models.t3(WEIGHTS[engine.precision.t3])
+    engine.models.load_waveforms(engine.precision)
+    return engine, engine.models.num_bytes() / GIB
 
 
 def _decoded(engine: ChatterboxEngine, requests: Sequence[Request]) -> tuple[list[Item], float]:

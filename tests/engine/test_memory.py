@@ -91,7 +91,7 @@ def test_in_turns_the_same_is_spoken_window_after_window_and_only_one_is_there(m
 
     def noting(method, who):
         def noted(*args):
-            shelves = [*engine.models.t3s.values(), *(one._shelf for one in engine.models.flows.values())]
+            shelves = [*engine.models.t3s.values(), *(one.shelf for one in engine.models.flows.values())]
             here.append((who, [shelf._here is not None for shelf in shelves]))
             return method(*args)
 
@@ -219,5 +219,5 @@ def test_in_turns_a_cards_memory_holds_one_at_a_time(cache, ask):
             assert np.array_equal(speech.tokens, beside[request].tokens)
             assert np.allclose(speech.samples, beside[request].samples, atol=1e-2)
         assert phased.models.t3s[torch.bfloat16]._here is None
-        assert all(one._shelf._here is not None for one in phased.models.flows.values())
+        assert all(one.shelf._here is not None for one in phased.models.flows.values())
     assert phased.in_use()["memory"] == "phased" and resident.in_use()["memory"] == "resident"

@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +10,6 @@ import torch
 
 from pipeline.benchmark import outcome
 from pipeline.benchmark.likeness import embeddings, mel_distance
-from pipeline.benchmark.machine import tensor_bytes
 from pipeline.benchmark.outcome import COLUMNS, Outcome
 from pipeline.engine.chatterbox.model import VOICE_ENCODER_FILE, load
 
@@ -42,17 +41,6 @@ def test_a_speaker_is_like_himself_and_like_nobody_else(engine, tiny, noise):
     hum = np.sin(np.arange(RATE) / 20).astype(np.float32) / 10
     same, again, other = embeddings(encoder, [noise, noise, hum], RATE)
     assert same @ again == pytest.approx(1, abs=1e-6) and same @ other < 0.99
-
-
-def test_bytes_of_weights_are_found_however_deep_and_counted_once():
-    @dataclass
-    class Part:
-        weight: torch.Tensor
-        more: tuple
-
-    shared, module = torch.zeros(10), torch.nn.Linear(3, 2)
-    part = Part(shared, ({"a": [torch.zeros(4, dtype=torch.bfloat16)]}, module, "no tensor"))
-    assert tensor_bytes([part, shared, part]) == 40 + 8 + 4 * (6 + 2)
 
 
 def test_a_csv_has_a_line_a_policy_and_nothing_where_nothing_is_known(tmp_path):

@@ -87,7 +87,7 @@ def test_what_is_no_number_stays_where_it_is(flow, asked, engine):
     used_by_second = tokens[1][0]
     assert used_by_second not in torch.cat([tokens[0], tokens[2], engine.models.builtin_voice.prompt_token[0]])
     encoder = replace(broken.weights.encoder, tokens=broken.weights.encoder.tokens.clone())  # else it is stock's own
-    broken._shelf = Shelf(replace(broken.weights, encoder=encoder), CPU)
+    broken.shelf = Shelf(replace(broken.weights, encoder=encoder), CPU)
     encoder.tokens[used_by_second] = torch.nan
     first, second, third = broken(tokens, seeds, engine.models.builtin_voice)
     assert torch.equal(first, good[0]) and torch.equal(third, good[2]) and second.isnan().all()

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from pipeline.config import Precision
 from pipeline.engine.chatterbox.device import freed
 from pipeline.engine.chatterbox.precision import WEIGHTS
-from pipeline.engine.chatterbox.shelf import Shelf
+from pipeline.engine.chatterbox.shelf import Shelf, num_bytes
 from pipeline.voice import Conditionals
 
 with warnings.catch_warnings():  # deprecations of stock's own dependencies
@@ -167,6 +167,11 @@ class Models:
         self.t3s = {dtype: one for dtype, one in self.t3s.items() if dtype == WEIGHTS[precision.t3]}
         self.flows = {name: one for name, one in self.flows.items() if name == precision.flow}
         self.vocoders = {dtype: one for dtype, one in self.vocoders.items() if dtype == WEIGHTS[precision.vocoder]}
+
+    def num_bytes(self) -> int:
+        """Of all weights that speech is made by, as they are loaded."""
+        shelves = [*self.t3s.values(), *(one.shelf for one in (*self.flows.values(), *self.vocoders.values()))]
+        return sum(num_bytes(shelf.look()) for shelf in shelves)
 
     def put_t3_away(self) -> None:
         for shelf in self.t3s.values():

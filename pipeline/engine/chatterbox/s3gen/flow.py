@@ -67,25 +67,25 @@ class Flow:
             lengths=lengths.to(device),
             shifts=shifts.to(device, dtype),
         )
-        self._shelf = Shelf(weights, device)
+        self.shelf = Shelf(weights, device)
         self._guidance = stock.decoder.inference_cfg_rate
         self._solvers: dict[int, Solver] = {}  # by size
 
     @property
     def weights(self) -> Weights:
-        return self._shelf.get()
+        return self.shelf.get()
 
     def put_away(self) -> None:
         """Leave the device until weights are wanted again."""
         self.forget()  # captured packs read weights where they are
-        self._shelf.put_away()
+        self.shelf.put_away()
 
     def in_use(self) -> str:
         """What it is made of, read from what it works with."""
         module = operations(self.device, self.number_format).__name__.rpartition(".")[2]
         graphs = "a step as a CUDA graph" if self._captures else "no graphs"
         return (
-            f"{str(self._shelf.look().estimator.dtype).removeprefix('torch.')} weights, attention of {module}, {graphs}"
+            f"{str(self.shelf.look().estimator.dtype).removeprefix('torch.')} weights, attention of {module}, {graphs}"
         )
 
     @torch.inference_mode()

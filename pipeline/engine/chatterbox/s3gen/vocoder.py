@@ -35,15 +35,15 @@ class Vocoder:
     """Stock's HiFT with weights of its own, on one device."""
 
     def __init__(self, stock: HiFTGenerator, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        self._shelf = Shelf(fold(stock, device, dtype), device)
+        self.shelf = Shelf(fold(stock, device, dtype), device)
 
     @property
     def weights(self) -> Weights:
-        return self._shelf.get()
+        return self.shelf.get()
 
     def put_away(self) -> None:
         """Leave the device until weights are wanted again."""
-        self._shelf.put_away()
+        self.shelf.put_away()
 
     @torch.inference_mode()
     def __call__(self, mels: Sequence[Tensor], seeds: Sequence[int], number_format: str, memory: int) -> list[Tensor]:
