@@ -68,6 +68,7 @@ class ChatterboxEngine:
         if not os.environ.keys() & set(ALLOCATOR_VARIABLES):
             os.environ[allocator_variable()] = ALLOCATOR  # read when torch is imported
         from pipeline.engine.chatterbox import precision, stand_in
+        from pipeline.engine.chatterbox.device import set_imports_apart
 
         self._prepare_kernels()
         self.precision = precision.resolve(self._wanted, self._device)
@@ -83,6 +84,7 @@ class ChatterboxEngine:
             except OSError as error:
                 raise UserError(f"engine.cache={self._cache}: {error.strerror}") from error
         checkpoint.check(self._checkpoint)
+        set_imports_apart()
         self._prepared = True
 
     def _prepare_kernels(self) -> None:

@@ -199,10 +199,12 @@ class Decoder:
         text = torch.zeros(self.group, length, dtype=torch.int64, device=device)
         slots = torch.tensor(members, device=device)
 
+        def keep(layer: int, both: Tensor) -> None:
+            self.cache.own[layer, ..., :length, :].index_copy_(1, slots, both)
+
         def read() -> None:
             with float32_math(self._math):
-                made = read_text(self.weights, text, self.cache.prefix)
-            self.cache.own[..., :length, :].index_copy_(2, slots, made)
+                read_text(self.weights, text, self.cache.prefix, keep)
 
         return Reader(text, slots, captured(read, device))
 

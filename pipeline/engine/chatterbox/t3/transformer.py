@@ -39,22 +39,23 @@ def run_layers(weights: Weights, update: Tensor, residual: Tensor, attend: Calla
     return ops.add_rms_norm(update, residual, weights.norm, weights.eps)[0]
 
 
-def read(weights: Weights, update: Tensor, residual: Tensor, prefix: Tensor) -> Tensor:
-    """Keys and values of a stretch of T positions behind a prefix of P, for each of G sequences.
+Keep = Callable[[int, Tensor], None]  # what becomes of a layer's keys and values, (2, G, heads, T, 64)
+
+
+def read(weights: Weights, update: Tensor, residual: Tensor, prefix: Tensor, keep: Keep) -> None:
+    """Keys and values of a stretch of T positions behind a prefix of P, for each of G sequences, layer by layer.
 
     update and residual (G, T, 1024), whose sum is read; prefix (layers, 2, heads, P, 64).
-    Returns (layers, 2, G, heads, T, 64).
     """
     (group, length, _), before = update.shape, prefix.shape[3]
     cos, sin = weights.rope[:, before : before + length]  # (T, 64) each
     seen = torch.ones(length, before + length, dtype=torch.bool, device=update.device).tril(before)
-    made = []
 
     def attend(layer: int, qkv: Tensor) -> Tensor:
         heads = qkv.view(group, length, 3, weights.num_heads, weights.head_dim)
         q, k, v = heads.permute(2, 0, 3, 1, 4)  # (G, heads, T, 64) each
         q, k = plain.rotate(q, cos, sin), plain.rotate(k, cos, sin)
-        made.append(torch.stack([k, v]))
+        keep(layer, torch.stack([k, v]))
         keys, values = (
             torch.cat([shared.expand(group, -1, -1, -1), own], dim=2)
             for shared, own in zip(prefix[layer], (k, v), strict=True)
@@ -63,7 +64,6 @@ def read(weights: Weights, update: Tensor, residual: Tensor, prefix: Tensor) -> 
         return attended.transpose(1, 2).reshape(group * length, -1)
 
     run_layers(weights, update.flatten(0, 1), residual.flatten(0, 1), attend)
-    return torch.stack(made)
 
 
 @torch.inference_mode()
@@ -74,10 +74,12 @@ def read_prefix(weights: Weights, voice: Conditionals, exaggeration: float, text
     """
     embedded = torch.cat([conditioning(weights, voice, exaggeration), weights.text_pos[:text_length]])[None]
     nothing = embedded.new_zeros(len(weights.layers), 2, weights.num_heads, 0, weights.head_dim)
-    return read(weights, embedded, torch.zeros_like(embedded), nothing)[:, :, 0]
+    made: list[Tensor] = []
+    read(weights, embedded, torch.zeros_like(embedded), nothing, lambda _, both: made.append(both[:, 0]))
+    return torch.stack(made)
 
 
-def read_text(weights: Weights, text: Tensor, prefix: Tensor) -> Tensor:
-    """Keys and values of G texts behind the conditioning. text (G, T) int64; (layers, 2, G, heads, T, 64)"""
+def read_text(weights: Weights, text: Tensor, prefix: Tensor, keep: Keep) -> None:
+    """Keys and values of G texts behind the conditioning. text (G, T) int64"""
     positions = weights.text_pos[: text.shape[1]].expand(len(text), -1, -1)
-    return read(weights, weights.text_emb[text], positions, prefix[..., :CONDITIONING, :])
+    read(weights, weights.text_emb[text], positions, prefix[..., :CONDITIONING, :], keep)
