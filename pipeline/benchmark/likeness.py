@@ -10,12 +10,24 @@ import librosa
 import numpy as np
 import torch
 from chatterbox.models.voice_encoder import VoiceEncoder
+from torch import Tensor
 
 from pipeline.voice import T3_RATE
 
 WINDOW, HOP, BINS, HIGHEST_HZ = 1920, 480, 80, 8000  # at 24 kHz, as S3Gen's own mels: 80 ms, every 20 ms
 FLOOR_DB = -60.0  # against the reference's loudest bin; nobody hears what is softer
 Pair = tuple[np.ndarray, np.ndarray]  # the reference's samples and another's, (num_samples,) float32 each
+
+
+def flow_distance(pairs: Iterable[tuple[Tensor, Tensor]]) -> float | None:
+    """sqrt(mean((a - b)^2)) in dB, over all bins and frames; None where one is not finite.
+
+    a and b are what the flow has made for the vocoder: natural logarithms of magnitudes. What a vocoder makes of equal
+    mels differs by more, since the least difference of pitch adds up to another phase.
+    """
+    differences = torch.cat([(reference - other).flatten() for reference, other in pairs])
+    found = 20 / math.log(10) * differences.double().square().mean().sqrt().item()
+    return found if math.isfinite(found) else None
 
 
 def mel_distance(pairs: Iterable[Pair], rate: int) -> float:

@@ -37,7 +37,8 @@ class Outcome:
     weights_gib: float = figure("weights", "GiB")
     t3_agreement: float | None = figure("T3 has FP32's likeliest token", "share")
     t3_kl_nats: float | None = figure("KL of T3 from FP32", "nats")
-    mel_distance_db: float | None = figure("mels' distance from FP32's", "dB")
+    flow_distance_db: float | None = figure("flow's mels from FP32's", "dB")
+    mel_distance_db: float | None = figure("the audio's mels from FP32's", "dB")
     speaker_cosine: float | None = figure("speaker's likeness to FP32's", "cosine")
     checks_failed: int = figure("checks failed", "utterances")
 

@@ -9,6 +9,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,18 +17,18 @@ import numpy as np
 import torch
 
 from pipeline.benchmark.job import Render, run_job
-from pipeline.benchmark.likeness import embeddings, mel_distance
+from pipeline.benchmark.likeness import embeddings, flow_distance, mel_distance
 from pipeline.benchmark.machine import timed
 from pipeline.benchmark.outcome import Outcome
 from pipeline.benchmark.sample import requests_of, spread
 from pipeline.benchmark.t3 import COMPARED, compare
 from pipeline.checks import judge
 from pipeline.config import FP32, BenchmarkConfig, Precision
-from pipeline.engine import Request, Speech
+from pipeline.engine import NotFinite, Request, Speech
 from pipeline.engine.chatterbox import ChatterboxEngine
 from pipeline.engine.chatterbox.model import VOICE_ENCODER_FILE, load
 from pipeline.engine.chatterbox.precision import WEIGHTS, float32_math
-from pipeline.engine.chatterbox.speak import Item
+from pipeline.engine.chatterbox.speak import Item, speech_tokens
 from pipeline.engine.registry import build_engine
 from pipeline.plan import Planned
 from pipeline.telemetry.record import read_records
@@ -44,6 +45,7 @@ class Reference:
 
     items: Sequence[Item]  # requests with their tokens
     samples: Mapping[str, np.ndarray]  # by utterance
+    mels: Sequence[torch.Tensor]  # of some
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,13 @@ def _measure(
     failed = _failed(engine, own, config)
     items = reference.items if reference else own
     samples, s3gen = _spoken(engine, [(replace(asked, precision=engine.precision), one) for asked, one in items])
-    made = Reference(items, samples)
+    made = Reference(items, samples, _mels(engine, spread(items, COMPARED)))
     job, memory = _job(engine, config, render)
     engine.decoders.forget()  # the comparison wants their memory
     _free()
     agreement, kl = compare(engine, config.engine, spread(requests, COMPARED))
-    distance, cosine = _likeness(engine, (reference or made).samples, samples)
-    known = math.isfinite(kl)
+    known, against = math.isfinite(kl), reference or made
+    distance, cosine = _likeness(engine, against.samples, samples)
     return Outcome(
         policy=name,
         used=str(engine.precision),
@@ -104,6 +106,7 @@ def _measure(
         weights_gib=weights,
         t3_agreement=agreement if known else None,
         t3_kl_nats=kl if known else None,
+        flow_distance_db=flow_distance(zip(against.mels, made.mels, strict=True)),
         mel_distance_db=distance,
         speaker_cosine=cosine,
         checks_failed=failed,
@@ -155,6 +158,16 @@ def _spoken(engine: ChatterboxEngine, items: Sequence[Item]) -> tuple[dict[str, 
     # Copies, since what they lie in may be memory that a GPU writes to.
     samples = {speech.request.utterance.id: speech.samples.copy() for speech in speeches if not speech.error}
     return samples, sum(map(len, samples.values())) / engine.sample_rate / run.seconds
+
+
+def _mels(engine: ChatterboxEngine, items: Sequence[Item]) -> list[torch.Tensor]:
+    """What the flow makes of each; of what has no tokens nothing. (80, frames) float32 on the CPU"""
+    flow, voice = engine.models.flow(engine.precision.flow), engine.voice(engine.precision.voice_encoder)
+    mels = []
+    for asked, decoded in items:
+        with suppress(NotFinite, ValueError):
+            mels += flow([speech_tokens(decoded)], [asked.seed], voice)
+    return [mel.cpu() for mel in mels]
 
 
 def _job(engine: ChatterboxEngine, config: BenchmarkConfig, render: Render) -> tuple[float, Memory]:

@@ -1,6 +1,7 @@
 """What the benchmark of policies makes of samples, weights and figures."""
 
 import csv
+import math
 import sys
 from dataclasses import replace
 
@@ -9,13 +10,13 @@ import pytest
 import torch
 
 from pipeline.benchmark import outcome
-from pipeline.benchmark.likeness import embeddings, mel_distance
+from pipeline.benchmark.likeness import embeddings, flow_distance, mel_distance
 from pipeline.benchmark.outcome import COLUMNS, Outcome
 from pipeline.engine.chatterbox.model import VOICE_ENCODER_FILE, load
 
 RATE = 24_000
-FP32 = Outcome("fp32", "fp32", 100.0, 10.0, 5.0, 12.5, 8.0, 2.0, 1.0, 0.0, 0.0, 1.0, 0)
-BROKEN = Outcome("fp16", "fp16", 200.0, 20.0, 9.0, 7.5, 4.0, 1.0, None, None, None, None, 3)
+FP32 = Outcome("fp32", "fp32", 100.0, 10.0, 5.0, 12.5, 8.0, 2.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0)
+BROKEN = Outcome("fp16", "fp16", 200.0, 20.0, 9.0, 7.5, 4.0, 1.0, None, None, None, None, None, 3)
 
 
 @pytest.fixture
@@ -27,6 +28,13 @@ def test_half_as_loud_is_six_decibels_away_and_the_same_is_none(noise):
     assert mel_distance([(noise, noise)], RATE) == 0
     assert mel_distance([(noise, noise / 2)], RATE) == pytest.approx(6.02, abs=0.01)
     assert mel_distance([(noise, noise), (noise, noise / 2)], RATE) == pytest.approx(6.02 / 2**0.5, abs=0.01)
+
+
+def test_mels_are_compared_in_decibels_of_magnitude():
+    mel = torch.randn(80, 20)
+    assert flow_distance([(mel, mel)]) == 0
+    assert flow_distance([(mel, mel + math.log(2)), (mel, mel - math.log(2))]) == pytest.approx(6.02, abs=0.01)
+    assert flow_distance([(mel, mel), (mel, mel * torch.nan)]) is None
 
 
 def test_what_nobody_hears_beside_the_speech_counts_for_nothing(noise):

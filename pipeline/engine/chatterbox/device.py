@@ -1,10 +1,12 @@
 """Which device to run on, and what has become of it. Knows no model."""
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -25,6 +27,24 @@ def find_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device=mps: no Metal device is there; use device=cpu or device=auto")
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def set_threads() -> None:
+    """As many as this process may use processors; torch knows what it is bound to, and not what a container grants.
+
+    OMP_NUM_THREADS, where it is set, has the last word.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), granted_processors()))
+
+
+def granted_processors(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """By the control group's quota, rounded up; all where there is none."""
+    try:
+        quota, period = path.read_text().split()
+        return max(-(-int(quota) // int(period)), 1)
+    except (OSError, ValueError):  # no such group, or "max"
+        return os.cpu_count() or 1
 
 
 def total_memory(device: torch.device) -> int:

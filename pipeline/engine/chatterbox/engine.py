@@ -68,9 +68,11 @@ class ChatterboxEngine:
         if not os.environ.keys() & set(ALLOCATOR_VARIABLES):
             os.environ[allocator_variable()] = ALLOCATOR  # read when torch is imported
         from pipeline.engine.chatterbox import precision, stand_in
-        from pipeline.engine.chatterbox.device import set_imports_apart
+        from pipeline.engine.chatterbox.device import set_imports_apart, set_threads
 
         self._prepare_kernels()
+        if self._device.type == "cpu":
+            set_threads()
         self.precision = precision.resolve(self._wanted, self._device)
         if self._device.type == "cpu" and (size := self._options.batch_size) in ("2", "4"):
             raise UserError(
