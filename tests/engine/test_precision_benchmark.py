@@ -11,7 +11,7 @@ import torch
 
 from pipeline.benchmark import outcome
 from pipeline.benchmark.likeness import embeddings, flow_distance, mel_distance
-from pipeline.benchmark.outcome import COLUMNS, Outcome
+from pipeline.benchmark.outcome import COLUMNS, FIGURES, Outcome
 from pipeline.engine.chatterbox.model import VOICE_ENCODER_FILE, load
 
 RATE = 24_000
@@ -57,7 +57,7 @@ def test_a_csv_has_a_line_a_policy_and_nothing_where_nothing_is_known(tmp_path):
         head, exact, broken = csv.reader(file)
     assert tuple(head) == COLUMNS and exact[:3] == ["fp32", "fp32", "100.0"] and broken[-5:] == ["", "", "", "", "3"]
     rows = outcome.rows([FP32, BROKEN], "a card", {})
-    assert len(rows) == 2 * 11 - 4 and all(row.value is not None for row in rows)
+    assert len(rows) == 2 * len(FIGURES) - 5 and all(row.value is not None for row in rows)
 
 
 def test_without_matplotlib_one_line_says_how_to_get_it_and_no_older_plot_stays(tmp_path, monkeypatch, caplog):

@@ -18,7 +18,7 @@ WRONG = {
     "book=x engine=festival": "engine=festival: no such choice; one of chatterbox, espeak",
     "book=x engine.name=festival": "engine.name=festival",
     "book=x voice=nobody": "voice=nobody: no such choice; one of builtin, narrator",
-    "book=x precision.t3=int4": "one of auto, fp32, tf32, bf16 wanted",
+    "book=x precision.t3=int4": "one of auto, fp32, tf32, bf16, fp16 wanted",
     "book=x engine=espeak engine.checkpoint=y": "engine.checkpoint belongs to another engine",
     "book=x engine=espeak device=banana": "device=banana is out of range: one of auto, cpu, cuda, cuda:N, mps",
     "book=x device=cuda:": "device=cuda: is out of range",
