@@ -67,7 +67,8 @@ def generate(config: GenerateConfig, stop: Stop, engine: Engine | None = None) -
             if pending:
                 watermarker = watermarker or prepare(engine, config)
             with stop.deferred():
-                if pending and (safer := read_rollback(folder, edition.params)):
+                safer = read_rollback(folder, edition.params) if config.check.rollback_share < 1 else None
+                if pending and safer:
                     log.info("an earlier run went over to precision %s, and so does this one", safer)
                     engine.use(safer)
                 if pending:

@@ -71,7 +71,7 @@ class ChatterboxConfig(EngineConfig):
     )
     memory: str = option(
         "auto",
-        "resident: all weights stay on the GPU; phased: T3 and S3Gen take turns, twice a window; "
+        "resident: all weights stay on the GPU; phased: T3 and S3Gen take turns, 512 utterances each; "
         "auto: by free memory, phased where fewer than batch_size (auto: 8) utterances fit beside S3Gen",
         choices=("auto", "resident", "phased"),
     )
@@ -168,7 +168,11 @@ class CheckConfig:
     )
     max_pause_s: float = option(2.0, "long_pause: silent frames in a row", "s", 0.05, 600)
     rollback_share: float = option(
-        0.01, "when more of a window is tried again, the rest of the run uses the next safer precision", "", 0, 1
+        0.01,
+        "when more of a window is tried again, the rest of the run uses the next safer precision; 1: never",
+        "",
+        0,
+        1,
     )
 
 

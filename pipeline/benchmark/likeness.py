@@ -19,12 +19,14 @@ FLOOR_DB = -60.0  # against the reference's loudest bin; nobody hears what is so
 Pair = tuple[np.ndarray, np.ndarray]  # the reference's samples and another's, (num_samples,) float32 each
 
 
-def flow_distance(pairs: Iterable[tuple[Tensor, Tensor]]) -> float | None:
-    """sqrt(mean((a - b)^2)) in dB, over all bins and frames; None where one is not finite.
+def flow_distance(pairs: Sequence[tuple[Tensor, Tensor]]) -> float | None:
+    """sqrt(mean((a - b)^2)) in dB, over all bins and frames; None where one is not finite, or there is none.
 
     a and b are what the flow has made for the vocoder: natural logarithms of magnitudes. What a vocoder makes of equal
     mels differs by more, since the least difference of pitch adds up to another phase.
     """
+    if not pairs:
+        return None
     differences = torch.cat([(reference - other).flatten() for reference, other in pairs])
     found = 20 / math.log(10) * differences.double().square().mean().sqrt().item()
     return found if math.isfinite(found) else None

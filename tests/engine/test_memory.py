@@ -1,6 +1,7 @@
 """Which weights are there when: T3 and S3Gen side by side or in turns, and what happens where memory runs out."""
 
 import logging
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.config import FP32, Precision
-from pipeline.engine.chatterbox import stand_in
+from pipeline.engine.chatterbox import render, stand_in
 from pipeline.engine.chatterbox.memory import fitting, s3gen_bytes, wants_phases
-from pipeline.engine.chatterbox.model import S3GEN_FILE, T3_FILE, load
+from pipeline.engine.chatterbox.model import S3GEN_FILE, T3_FILE, Models, load
 from pipeline.engine.chatterbox.render import Renderer
 from pipeline.engine.chatterbox.s3gen.flow import Flow
 from pipeline.engine.chatterbox.shelf import Shelf, num_bytes
@@ -192,6 +193,41 @@ def test_a_checkpoint_saved_in_half_precision_loads_as_it_is(make_engine, ask, t
     assert {parameter.dtype for parameter in module.parameters()} == {dtype}
     (speech,) = engine.synthesize([ask(tokens=5, precision=engine.precision)], lambda: False)
     assert speech.error == "" and np.isfinite(speech.samples).all() and len(speech.samples) == 5 * 960
+
+
+def test_turns_are_short_enough_that_a_stop_costs_little(make_engine, ask, monkeypatch):
+    monkeypatch.setattr(render, "TURN", 2)
+    engine, decoded = make_engine(), []
+    engine.prepare()
+    engine._renderer.phased = True
+    decode = engine.decoders.decode
+    monkeypatch.setattr(
+        engine.decoders, "decode", lambda some, stopping: decoded.append(len(some)) or decode(some, stopping)
+    )
+    requests = [ask(seed=seed, tokens=5) for seed in range(5)]
+    spoken = {speech.request for speech in engine.synthesize(requests, lambda: False)}
+    assert spoken == set(requests) and decoded == [2, 2, 1]
+
+
+def test_what_ran_out_of_memory_side_by_side_takes_turns_in_a_safer_precision_too(make_engine, ask, turns, monkeypatch):
+    engine = make_engine(precision=Precision("bf16", "fp32", "fp32", "fp32"))
+    engine.prepare()
+    monkeypatch.setattr(Models, "load_waveforms", once(Models.load_waveforms))
+    list(engine.synthesize([ask(tokens=3, precision=engine.precision)], lambda: False))
+    assert engine.in_use()["memory"] == "phased"
+    engine.use(FP32)
+    assert list(engine.models.t3s) == []  # BF16's are freed
+    (speech,) = engine.synthesize([ask(tokens=3)], lambda: False)
+    assert speech.error == "" and engine.in_use()["memory"] == "phased" and list(engine.models.t3s) == [torch.float32]
+
+
+def test_an_engine_that_nobody_knows_leaves_nothing_behind(make_engine, ask):
+    engine = make_engine()
+    rendered(engine, [ask(tokens=3)])
+    known = weakref.ref(engine.models)
+    del engine
+    make_engine().prepare()
+    assert known() is None
 
 
 @pytest.mark.gpu

@@ -1,6 +1,5 @@
 """Which device to run on, and what has become of it. Knows no model."""
 
-import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,16 +67,8 @@ def free_memory(device: torch.device) -> int:
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
-@cache
-def set_imports_apart() -> None:
-    """From collecting garbage: going through what torch and its friends have made takes 0.3 s, and finds nothing."""
-    gc.collect()
-    gc.freeze()
-
-
 def freed(device: torch.device) -> None:
     """Give back to the device what nobody uses any more."""
-    gc.collect()  # a decoder and its graphs know each other
     if device.type == "cuda":
         with switching:  # torch frees nothing while a graph is being captured
             torch.cuda.empty_cache()

@@ -3,6 +3,7 @@
 Knows nothing of books, checks or files of a run.
 """
 
+import gc
 import logging
 import math
 import os
@@ -50,7 +51,7 @@ class ChatterboxEngine:
         self._checkpoint = checkpoint.resolve(engine.checkpoint, engine.revision, self._cache)
         self._prepared = self._started = False
         self._told: dict[str, str] = {}  # what was logged of what is in use
-        self._voices: dict[str, Conditionals] = {}  # by the voice encoder's precision
+        self._voices: dict[str, Conditionals | NotFinite] = {}  # by the voice encoder's precision
         self.unchecked = frozenset({"no_eos", "cut_off"} if self._checkpoint.is_stand_in else ())
         self.identity = Identity(
             model=self._checkpoint.model,
@@ -68,7 +69,7 @@ class ChatterboxEngine:
         if not os.environ.keys() & set(ALLOCATOR_VARIABLES):
             os.environ[allocator_variable()] = ALLOCATOR  # read when torch is imported
         from pipeline.engine.chatterbox import precision, stand_in
-        from pipeline.engine.chatterbox.device import set_imports_apart, set_threads
+        from pipeline.engine.chatterbox.device import set_threads
 
         self._prepare_kernels()
         if self._device.type == "cpu":
@@ -86,7 +87,7 @@ class ChatterboxEngine:
             except OSError as error:
                 raise UserError(f"engine.cache={self._cache}: {error.strerror}") from error
         checkpoint.check(self._checkpoint)
-        set_imports_apart()
+        gc.collect()  # an engine before this one, of which parts know each other, may still hold a device's memory
         self._prepared = True
 
     def _prepare_kernels(self) -> None:
@@ -224,10 +225,12 @@ class ChatterboxEngine:
         if precision not in self._voices:
             try:
                 found = self.conditionals_of(self._clip, precision) if self._clip else self.models.builtin_voice
+                self._voices[precision] = found.to(self._device)
             except FloatingPointError as error:
-                raise NotFinite("voice_encoder", str(error)) from error
-            self._voices[precision] = found.to(self._device)
-        return self._voices[precision]
+                self._voices[precision] = NotFinite("voice_encoder", str(error))
+        if isinstance(voice := self._voices[precision], NotFinite):
+            raise voice
+        return voice
 
 
 def allocator_variable() -> str:

@@ -45,14 +45,14 @@ def safer(precision: Precision, device: torch.device) -> Precision | None:
 
 
 def best(device: torch.device) -> Precision:
-    """What `auto` means: BF16 and TF32 came with compute capability 8.0 (Ampere), quick FP16 with 7.0 (Volta).
+    """What `auto` means: BF16 and TF32 came with compute capability 8.0 (Ampere), FP16 for Triton with 7.5 (Turing).
 
     A CPU's BF16 is left to who asks for it: in FP32 an utterance has the same bytes in any company.
     """
     if device.type != "cuda":
         return FP32
     capability = torch.cuda.get_device_capability(device)
-    return BEST if capability >= (8, 0) else BEST_OF_OLD if capability >= (7, 0) else FP32
+    return BEST if capability >= (8, 0) else BEST_OF_OLD if capability >= (7, 5) else FP32
 
 
 def formats(device: torch.device) -> Mapping[str, frozenset[str]]:
@@ -60,7 +60,7 @@ def formats(device: torch.device) -> Mapping[str, frozenset[str]]:
     there = FP32_ALONE
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
-        there = ALL if capability >= (8, 0) else there | {"fp16"} if capability >= (7, 0) else there
+        there = ALL if capability >= (8, 0) else there | {"fp16"} if capability >= (7, 5) else there
     found = dict.fromkeys(vars(FP32), there)
     if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         found |= dict.fromkeys(("t3", "flow"), FP32_ALONE | {"bf16"})

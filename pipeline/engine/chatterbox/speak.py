@@ -76,6 +76,7 @@ class Speaker:
             if stopping():
                 break
             try:
+                self._voice_of(request.precision.voice_encoder)
                 waiting.append(Row(request, decoded, speech_tokens(decoded)))
             except NotFinite as error:
                 yield _not_finite(request, error)
@@ -94,6 +95,15 @@ class Speaker:
             raise torch.OutOfMemoryError("the waveform of one utterance is too large")
         self._memory //= 2
         self.forget()
+
+    def close(self) -> None:
+        """What has begun ends, and nothing else begins."""
+        for _, future in self._begun:
+            future.cancel()
+        if self._thread:
+            self._thread.shutdown(cancel_futures=True)
+        if self._stream:
+            self._stream.synchronize()
 
     def limit(self, memory: int) -> None:
         """A batch takes no more than so many bytes."""

@@ -115,7 +115,9 @@ class Decoders:
 
     def forget(self, but_usual: bool = False) -> None:
         """Free the memory of both decoders, or of the rare one."""
-        self._kept = {rare: one for rare, one in self._kept.items() if but_usual and not rare}
+        for rare in [rare for rare in self._kept if rare or not but_usual]:
+            _, decoder = self._kept.pop(rare)
+            decoder.close()
         freed(self._models.device)
 
     def prompt_of(self, request: Request) -> Prompt:

@@ -88,6 +88,11 @@ class Decoder:
         if not 0 < prompt.max_tokens <= self.max_tokens:
             raise ValueError(f"a cap of {prompt.max_tokens} tokens where 1 to {self.max_tokens} are possible")
 
+    def close(self) -> None:
+        """Free its memory, whoever still knows it."""
+        self._readers.clear()
+        del self._replay, self.cache, self.slots
+
     def in_use(self) -> str:
         """What it is made of, read from what it works with."""
         made_of = {tensor.dtype for layer in self.weights.layers for tensor in vars(layer).values()}

@@ -57,7 +57,7 @@ class Weights:
 
 @torch.no_grad()
 def fuse(stock: T3, device: torch.device, dtype: torch.dtype) -> Weights:
-    """From stock's module in FP32, which shares with it what needs no change."""
+    """From stock's module as its file has it, which shares with it what needs no change."""
 
     def put(tensor: Tensor) -> Tensor:
         return tensor.to(device, dtype)
