@@ -2,7 +2,7 @@
 
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from threading import Event, Timer
 
 import numpy as np
 import pytest
@@ -89,6 +89,27 @@ def test_when_it_is_to_stop_what_waits_for_its_turn_is_left_out(speaker, items, 
         monkeypatch.setattr(speaker, "_thread", thread)
         spoken = [speech.request for speech in speaker.speak(items, stop.is_set)]
     assert spoken == [items[0][0]]
+
+
+def test_closed_it_ends_what_has_begun_and_begins_nothing_more(make_engine, items, monkeypatch):
+    engine = make_engine(flow_steps=1)
+    engine.prepare()
+    speaker, begun, go_on, call = Speaker(engine.models, engine.voice), Event(), Event(), Flow.__call__
+
+    def held(*args):
+        begun.set()
+        go_on.wait(60)
+        return call(*args)
+
+    monkeypatch.setattr(Flow, "__call__", held)
+    monkeypatch.setattr(speaker, "_thread", ThreadPoolExecutor(1))
+    for request, decoded in items[:3]:
+        speaker._begin([Row(request, decoded, decoded.tokens)])
+    futures = [future for _, future in speaker._begun]
+    begun.wait(60)
+    Timer(0.2, go_on.set).start()
+    speaker.close()
+    assert futures[0].done() and not futures[0].cancelled() and all(future.cancelled() for future in futures[1:])
 
 
 def test_what_finds_no_memory_is_kept_for_later_and_its_neighbours_are_spoken(

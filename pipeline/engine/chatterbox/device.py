@@ -1,5 +1,6 @@
 """Which device to run on, and what has become of it. Knows no model."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,8 +68,10 @@ def free_memory(device: torch.device) -> int:
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
-def freed(device: torch.device) -> None:
+def freed(device: torch.device, after_failure: bool = False) -> None:
     """Give back to the device what nobody uses any more."""
+    if after_failure:
+        gc.collect()  # an error and the frames that it went through may know each other
     if device.type == "cuda":
         with switching:  # torch frees nothing while a graph is being captured
             torch.cuda.empty_cache()

@@ -59,6 +59,7 @@ class Renderer:
         self._ran_out = True
         self._decide_anew()  # only now: an exception that is being handled keeps its frames' memory
         self.speaker.close()
+        freed(self._device, after_failure=True)
         self.speaker = Speaker(self.models, self._voice_of)  # with batches of the first size
         yield from self._render(list(pending), stopping)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pipeline.config import Precision
 from pipeline.engine import NotFinite, Request, Speech
-from pipeline.engine.chatterbox.device import is_lost, ran_out, side_streams, workspace
+from pipeline.engine.chatterbox.device import freed, is_lost, ran_out, side_streams, workspace
 from pipeline.engine.chatterbox.model import Models
 from pipeline.engine.chatterbox.s3gen.flow import best_size, frames
 from pipeline.engine.chatterbox.t3.decoder import Decoded
@@ -95,6 +95,7 @@ class Speaker:
             raise torch.OutOfMemoryError("the waveform of one utterance is too large")
         self._memory //= 2
         self.forget()
+        freed(self._models.device, after_failure=True)
 
     def close(self) -> None:
         """What has begun ends, and nothing else begins."""

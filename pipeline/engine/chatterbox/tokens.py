@@ -111,6 +111,7 @@ class Decoders:
         self._most = max((self.last.size if False in self._kept else self._most) // 2, 1)
         self._sizes.clear()
         self.forget()
+        freed(self._models.device, after_failure=True)
         log.warning("out of memory on %s: from here on %d utterances at a time", self._models.device, self._most)
 
     def forget(self, but_usual: bool = False) -> None:
