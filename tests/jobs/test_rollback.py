@@ -15,7 +15,7 @@ WINDOW = 50
 BF16, FP32 = "t3=bf16 flow=fp32 vocoder=fp32 voice_encoder=fp32", "fp32"
 # The decoder's numbers go wrong for one utterance of the first window, in BF16; the process dies in the second window.
 BROKEN = """
-import os, sys
+import os, sys, torch
 from pipeline.engine.chatterbox import tokens
 from pipeline.writer import Writer
 from dataclasses import replace
@@ -26,7 +26,7 @@ decode, keep = tokens.decode, Writer.keep
 
 def broken(decoder, *rest):
     for one in decode(decoder, *rest):
-        odd = decoder.weights.dtype != tokens.torch.float32 and one.prompt.text == odd_text(decoder)
+        odd = decoder.weights.dtype != torch.float32 and one.prompt.text == odd_text(decoder)
         yield replace(one, finite=not odd)
 
 texts = {}
