@@ -22,6 +22,8 @@ LARGE = 160_000  # bytes of shared memory that three stages of wide tiles take; 
 @cache
 def _wide(device: torch.device) -> int:
     """Bytes of a row that a program reads at a time: what the card's shared memory holds three times."""
+    if device.type != "cuda":  # interpreted
+        return 128
     properties = triton.runtime.driver.active.utils.get_device_properties(device.index or 0)
     return 128 if properties["max_shared_mem"] >= LARGE else 64
 
