@@ -89,5 +89,13 @@ def draft(job, story):
     return lambda *more: job("generate", f"book={story.name}", "engine=espeak", "wandb.mode=disabled", *more)
 
 
+@pytest.fixture
+def bf16(monkeypatch):
+    """BF16 on whatever CPU this is: one that is not quick at it computes the same."""
+    from pipeline.engine.chatterbox import precision
+
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+
+
 def rows_of(path: Path) -> list[dict]:
     return pq.read_table(path).to_pylist()

@@ -19,6 +19,8 @@ from pipeline.errors import UserError, WorkError
 
 from .noise import stocks_noise
 
+pytestmark = pytest.mark.usefixtures("bf16")
+
 BF16 = Precision("bf16", "fp32", "fp32", "fp32")
 
 
@@ -31,6 +33,7 @@ def test_building_an_engine_imports_nothing_heavy(cache):
 import sys
 from pipeline.config import ChatterboxConfig, Precision, VoiceConfig
 from pipeline.engine.chatterbox import ChatterboxEngine
+
 ChatterboxEngine(ChatterboxConfig(checkpoint="stand-in", cache={str(cache)!r}), VoiceConfig(), Precision(), "cpu")
 print([name for name in ("torch", "chatterbox", "transformers", "librosa") if name in sys.modules])
 """

@@ -12,12 +12,14 @@ from safetensors.torch import load_file, save_file
 from pipeline.config import FP32, Precision
 from pipeline.engine.chatterbox import render, stand_in
 from pipeline.engine.chatterbox.memory import fitting, s3gen_bytes, wants_phases
-from pipeline.engine.chatterbox.model import S3GEN_FILE, T3_FILE, Models, load
+from pipeline.engine.chatterbox.model import S3GEN_FILE, T3_FILE, Models, load, verify
 from pipeline.engine.chatterbox.render import Renderer
 from pipeline.engine.chatterbox.s3gen.flow import Flow
 from pipeline.engine.chatterbox.shelf import Shelf, num_bytes
 from pipeline.engine.chatterbox.t3.decoder import Decoder
 from pipeline.errors import OutOfMemory
+
+pytestmark = pytest.mark.usefixtures("bf16")
 
 CPU = torch.device("cpu")
 GIB = 2**30
@@ -177,6 +179,12 @@ def test_while_loading_weights_are_the_files_own_bytes(tiny):
             assert line.rstrip().endswith(str(tiny / T3_FILE))
             return
     raise AssertionError("nowhere")
+
+
+def test_weights_in_another_format_than_was_asked_for_are_an_error(engine):
+    flow = engine.models.flow("fp32").weights
+    with pytest.raises(RuntimeError, match="the weights of the flow are .*float32.* where torch.bfloat16 was wanted"):
+        verify("the flow", (flow.encoder, flow.estimator), torch.bfloat16)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

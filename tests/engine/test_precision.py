@@ -15,6 +15,8 @@ from pipeline.engine.chatterbox.precision import float32_math, formats, resolve,
 from pipeline.engine.chatterbox.s3gen.vocoder import Vocoder
 from pipeline.voice import compute, conditionals, read_clip
 
+pytestmark = pytest.mark.usefixtures("bf16")
+
 NARRATOR = Path(__file__).parents[2] / "conf" / "voice" / "narrator.flac"
 CPU = torch.device("cpu")
 BF16 = Precision("bf16", "bf16", "tf32", "fp32")
@@ -47,9 +49,9 @@ def test_what_a_device_does_not_have_is_fp32_and_said(card, caplog):
 
 
 def test_a_cpu_has_bf16_where_its_processor_has(monkeypatch):
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
     assert resolve(Precision(*["bf16"] * 4), CPU) == Precision("bf16", "bf16", "fp32", "fp32")
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
     assert resolve(Precision(*["bf16"] * 4), CPU) == FP32
 
 

@@ -24,6 +24,7 @@ from .test_generate import OUT
 
 KEPT = Path("outputs/benchmark")
 LIKENESS = ("t3_agreement", "t3_kl_nats", "mel_distance_db", "speaker_cosine")
+pytestmark = pytest.mark.usefixtures("bf16")
 BF16 = Precision("bf16", "bf16", "fp32", "fp32")
 # The benchmark, told to stop in the middle of its first job.
 STOPPED = """

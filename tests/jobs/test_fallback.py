@@ -17,6 +17,8 @@ from pipeline.engine.registry import build_engine
 
 from ..conftest import rows_of
 
+pytestmark = pytest.mark.usefixtures("bf16")
+
 TEXT = "Nobody came."
 END_TOKEN = 6562
 

@@ -162,7 +162,8 @@ class ChatterboxEngine:
             yield speech
 
     def in_use(self) -> dict[str, str]:
-        return self._renderer.in_use()
+        heard = {"voice encoder": "/".join(self._voices)} if self._clip and self._voices else {}
+        return self._renderer.in_use() | heard
 
     def gpu_memory_gib(self) -> float:
         if "torch" not in sys.modules or self._device.type != "cuda":

@@ -20,6 +20,7 @@ from pipeline.config import Precision
 from pipeline.engine.chatterbox.device import freed
 from pipeline.engine.chatterbox.precision import WEIGHTS
 from pipeline.engine.chatterbox.shelf import Shelf, num_bytes
+from pipeline.engine.chatterbox.shelf import tensors as tensors_in
 from pipeline.voice import Conditionals
 
 with warnings.catch_warnings():  # deprecations of stock's own dependencies
@@ -128,12 +129,11 @@ def load_builtin_voice(folder: Path) -> Conditionals:
     return Conditionals(**{name: both[name] for name in Conditionals.__dataclass_fields__})
 
 
-def made_of(dtype: torch.dtype, weights: T3Weights) -> T3Weights:
-    """As they are; RuntimeError if their matrices are not what was asked for."""
-    found = {matrix.dtype for layer in weights.layers for matrix in vars(layer).values()}
+def verify(what: str, weights: Any, dtype: torch.dtype) -> None:
+    """RuntimeError if weights are in another number format than was asked for."""
+    found = {tensor.dtype for tensor in tensors_in(weights)}
     if found != {dtype}:
-        raise RuntimeError(f"T3's weights are {found} where {dtype} was wanted")
-    return weights
+        raise RuntimeError(f"the weights of {what} are {found} where {dtype} was wanted")
 
 
 class Models:
@@ -149,13 +149,17 @@ class Models:
         """Text to speech tokens: what the engine's own decoder works with."""
         if dtype not in self.t3s:
             stock = load(T3_FILE, self.folder, torch.device("cpu"), as_saved=True)
-            self.t3s[dtype] = Shelf(made_of(dtype, fuse(stock, self.device, dtype)), self.device)
+            fused = fuse(stock, self.device, dtype)
+            verify("T3", fused.layers, dtype)
+            self.t3s[dtype] = Shelf(fused, self.device)
         return self.t3s[dtype].get()
 
     def flow(self, number_format: str) -> Flow:
         """Speech tokens to mels."""
         if number_format not in self.flows:
-            self.flows[number_format] = Flow(self.s3gen.flow, self.device, number_format, self._flow_steps)
+            flow = Flow(self.s3gen.flow, self.device, number_format, self._flow_steps)
+            verify("the flow", (flow.weights.encoder, flow.weights.estimator), WEIGHTS[number_format])
+            self.flows[number_format] = flow
         return self.flows[number_format]
 
     def load_waveforms(self, precision: Precision) -> None:
@@ -187,7 +191,9 @@ class Models:
         """Mels to samples."""
         dtype = WEIGHTS[number_format]
         if dtype not in self.vocoders:
-            self.vocoders[dtype] = Vocoder(self.s3gen.mel2wav, self.device, dtype)
+            vocoder = Vocoder(self.s3gen.mel2wav, self.device, dtype)
+            verify("the vocoder", (vocoder.weights.pre, vocoder.weights.post), dtype)
+            self.vocoders[dtype] = vocoder
         return self.vocoders[dtype]
 
     @cached_property

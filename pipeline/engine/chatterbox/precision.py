@@ -62,9 +62,14 @@ def formats(device: torch.device) -> Mapping[str, frozenset[str]]:
         capability = torch.cuda.get_device_capability(device)
         there = ALL if capability >= (8, 0) else there | {"fp16"} if capability >= (7, 5) else there
     found = dict.fromkeys(vars(FP32), there)
-    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if device.type == "cpu" and cpu_has_bf16():
         found |= dict.fromkeys(("t3", "flow"), FP32_ALONE | {"bf16"})
     return found
+
+
+def cpu_has_bf16() -> bool:
+    """Whether oneDNN finds it quick here; a CPU without it computes the same."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 @contextmanager

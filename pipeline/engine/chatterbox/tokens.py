@@ -110,16 +110,15 @@ class Decoders:
         """Free all decoders' memory; later ones have half the slots."""
         self._most = max((self.last.size if False in self._kept else self._most) // 2, 1)
         self._sizes.clear()
-        self.forget()
-        freed(self._models.device, after_failure=True)
+        self.forget(after_failure=True)
         log.warning("out of memory on %s: from here on %d utterances at a time", self._models.device, self._most)
 
-    def forget(self, but_usual: bool = False) -> None:
+    def forget(self, but_usual: bool = False, after_failure: bool = False) -> None:
         """Free the memory of both decoders, or of the rare one."""
         for rare in [rare for rare in self._kept if rare or not but_usual]:
             _, decoder = self._kept.pop(rare)
             decoder.close()
-        freed(self._models.device)
+        freed(self._models.device, after_failure)
 
     def prompt_of(self, request: Request) -> Prompt:
         words = self._models.tokenizer.text_to_tokens(request.utterance.spoken_text)  # (1, num_text_tokens - 2)
