@@ -50,10 +50,12 @@ class Journal:
     def append(self, row: dict[str, Any]) -> None:
         """Durable when it returns; a row that does not fit on the disk leaves no half of it.
 
-        Any thread may call it. Rows that wait for the disk at the same time share one fsync.
+        Any thread may call it. Rows that wait for the disk at the same time share one fsync. Once that is refused, no
+        row is taken any more: the system tells of it once, a later fsync would succeed, and the rows be lost.
         """
         line = encode(row | {"generation": self._generation})
         with self._writing:
+            self._raise_if_refused()
             self._write(line)
             self._written += 1
             number = self._written
@@ -72,15 +74,18 @@ class Journal:
             raise
 
     def _sync(self) -> None:
-        if self._refused:
-            raise self._refused
+        self._raise_if_refused()
         written = self._written
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
-            self._refused = error  # the system tells it once; a later fsync would succeed, and the rows be lost
+            self._refused = error
             raise
         self._synced = written
+
+    def _raise_if_refused(self) -> None:
+        if self._refused:
+            raise self._refused
 
     def close(self) -> None:
         self._file.close()

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import random
 
 import pytest
@@ -92,6 +94,21 @@ def test_a_row_after_a_long_torn_line_does_not_stick_to_it(tmp_path):
     path.write_bytes(line(0) + line(1, text="x" * 200_000)[:-9])
     Journal(path, 1).append(row(2))
     assert [row["n"] for row in read_rows(tmp_path)] == [0, 2]
+
+
+def test_no_row_is_written_any_more_once_the_disk_has_refused_to_make_one_durable(tmp_path, monkeypatch):
+    journal, fsync, refusals = Journal(tmp_path / "0-of-1.jsonl", 1), os.fsync, [errno.EIO]
+
+    def refusing_once(fd: int) -> None:
+        if refusals:
+            raise OSError(refusals.pop(), "refused")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", refusing_once)
+    for n in range(3):
+        with pytest.raises(OSError, match="refused"):
+            journal.append(row(n))
+    assert not refusals and [found["n"] for found in read_rows(tmp_path)] == [0]
 
 
 def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path):
