@@ -80,6 +80,11 @@ class ChatterboxConfig(EngineConfig):
     compile: bool = option(True, "Triton kernels and CUDA graphs on a CUDA device; false: plain PyTorch, far slower")
     compile_cache: str | None = option(None, "folder of compiled kernels; null: `kernels` in engine.cache")
 
+    @property
+    def slots(self) -> int | None:
+        """`batch_size` as a number; None: whatever the device can take."""
+        return None if self.batch_size == "auto" else int(self.batch_size)
+
 
 @dataclass(frozen=True)
 class EspeakConfig(EngineConfig):

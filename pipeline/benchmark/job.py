@@ -3,7 +3,6 @@
 What runs a job is given to it. Knows nothing of Hydra.
 """
 
-import gc
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
@@ -95,9 +94,6 @@ def run_job(config: BenchmarkConfig, engine: Engine, out: Path, render: Render) 
 
 def _warm(config: BenchmarkConfig, planned: Sequence[Planned]) -> Engine:
     """An engine that has loaded, compiled and captured what it needs."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
     engine = build_engine(config)
     engine.prepare()
     list(engine.synthesize(requests_of(engine, planned[:WARM_UP], config), lambda: False))

@@ -4,7 +4,6 @@ FP32 comes first. What is held against it is made of its tokens with its seeds, 
 a job is given. Knows nothing of Hydra, nor of what becomes of the figures.
 """
 
-import gc
 import logging
 import math
 import tempfile
@@ -80,7 +79,6 @@ def _measure(
     name: str, planned: Sequence[Planned], config: BenchmarkConfig, render: Render, reference: Reference | None
 ) -> tuple[Outcome, Reference]:
     """One policy. `reference`: None if it is the one that the others are held against."""
-    _free()  # of the policy before
     engine, weights = _loaded(config)
     requests = requests_of(engine, planned, config)
     own, tokens_per_s = _decoded(engine, requests)
@@ -90,7 +88,6 @@ def _measure(
     made = Reference(items, samples, _mels(engine, spread(items, COMPARED)))
     job, memory = _job(engine, config, render)
     engine.decoders.forget()  # the comparison wants their memory
-    _free()
     agreement, kl = _compared(engine, config, spread(requests, COMPARED))
     against = reference or made
     distance, cosine = _likeness(engine, against.samples, samples)
@@ -110,13 +107,6 @@ def _measure(
         speaker_cosine=cosine,
         checks_failed=failed,
     ), made
-
-
-def _free() -> None:
-    """What nobody holds any more is free to whoever asks the device."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _loaded(config: BenchmarkConfig) -> tuple[ChatterboxEngine, float]:

@@ -68,10 +68,13 @@ def free_memory(device: torch.device) -> int:
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
-def freed(device: torch.device, after_failure: bool = False) -> None:
-    """Give back to the device what nobody uses any more."""
-    if after_failure:
-        gc.collect()  # an error and the frames that it went through may know each other
+def freed(device: torch.device, cycles: bool = False) -> None:
+    """Give back to the device what nobody uses any more.
+
+    Of what know only each other, as an error and its frames, or an engine's parts, that takes a while: `cycles`.
+    """
+    if cycles:
+        gc.collect()
     if device.type == "cuda":
         with switching:  # torch frees nothing while a graph is being captured
             torch.cuda.empty_cache()

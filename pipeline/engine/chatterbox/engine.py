@@ -3,7 +3,6 @@
 Knows nothing of books, checks or files of a run.
 """
 
-import gc
 import logging
 import math
 import os
@@ -69,7 +68,7 @@ class ChatterboxEngine:
         if not os.environ.keys() & set(ALLOCATOR_VARIABLES):
             os.environ[allocator_variable()] = ALLOCATOR  # read when torch is imported
         from pipeline.engine.chatterbox import precision, stand_in
-        from pipeline.engine.chatterbox.device import set_threads
+        from pipeline.engine.chatterbox.device import freed, set_threads
 
         self._prepare_kernels()
         if self._device.type == "cpu":
@@ -87,7 +86,7 @@ class ChatterboxEngine:
             except OSError as error:
                 raise UserError(f"engine.cache={self._cache}: {error.strerror}") from error
         checkpoint.check(self._checkpoint)
-        gc.collect()  # an engine before this one, of which parts know each other, may still hold a device's memory
+        freed(self._device, cycles=True)  # of an engine before this one
         self._prepared = True
 
     def _prepare_kernels(self) -> None:

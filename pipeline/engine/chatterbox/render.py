@@ -18,8 +18,7 @@ from pipeline.engine.chatterbox.memory import PHASED_SHARE, RESIDENT_SHARE, s3ge
 from pipeline.engine.chatterbox.model import S3GEN_FILE, Models
 from pipeline.engine.chatterbox.precision import WEIGHTS
 from pipeline.engine.chatterbox.speak import Item, Speaker
-from pipeline.engine.chatterbox.t3.cache import bytes_per_row
-from pipeline.engine.chatterbox.tokens import TEXT_LENGTHS, Decoders
+from pipeline.engine.chatterbox.tokens import TEXT_LENGTHS, Decoders, slot_bytes
 from pipeline.errors import OutOfMemory
 from pipeline.voice import Conditionals
 
@@ -59,7 +58,7 @@ class Renderer:
         self._ran_out = True
         self._decide_anew()  # only now: an exception that is being handled keeps its frames' memory
         self.speaker.close()
-        freed(self._device, after_failure=True)
+        freed(self._device, cycles=True)
         self.speaker = Speaker(self.models, self._voice_of)  # with batches of the first size
         yield from self._render(list(pending), stopping)
 
@@ -91,10 +90,8 @@ class Renderer:
         if mode != "auto":
             return mode == "phased"
         weights = self.models.t3(WEIGHTS[self._precision.t3])
-        capacity = TEXT_LENGTHS[0] + self._options.max_tokens + 2
-        slot = 2 * bytes_per_row(len(weights.layers), weights.norm.shape[0], capacity, weights.dtype)
-        wanted = None if self._options.batch_size == "auto" else int(self._options.batch_size)
-        return wants_phases(free_memory(device), self._s3gen_bytes, slot, wanted)
+        slot = slot_bytes(weights, TEXT_LENGTHS[0], self._options.max_tokens, guided=True)
+        return wants_phases(free_memory(device), self._s3gen_bytes, slot, self._options.slots)
 
     @cached_property
     def decoders(self) -> Decoders:

@@ -95,7 +95,7 @@ class Speaker:
             raise torch.OutOfMemoryError("the waveform of one utterance is too large")
         self._memory //= 2
         self.forget()
-        freed(self._models.device, after_failure=True)
+        freed(self._models.device, cycles=True)
 
     def close(self) -> None:
         """What has begun ends, and nothing else begins."""

@@ -19,6 +19,7 @@ from pipeline.engine.chatterbox.t3.cache import bytes_per_row
 from pipeline.engine.chatterbox.t3.decoder import Decoded, Decoder
 from pipeline.engine.chatterbox.t3.slots import Prompt
 from pipeline.engine.chatterbox.t3.transformer import read_prefix
+from pipeline.engine.chatterbox.t3.weights import Weights
 from pipeline.errors import OutOfMemory
 from pipeline.voice import Conditionals
 
@@ -57,7 +58,7 @@ class Decoders:
     ) -> None:
         self._models, self._voice_of, self._max_tokens = models, voice_of, options.max_tokens
         self._usual, self._share = usual, share
-        self._wanted = None if options.batch_size == "auto" else int(options.batch_size)
+        self._wanted = options.slots
         self._most = self._wanted or LARGEST_SIZE  # until memory runs out
         self._sizes: dict[int, int] = {}  # slots by the bytes of each: as many when a decoder is built anew
         self._kept: dict[bool, tuple[Kind, Decoder]] = {}  # by whether it is a rare one
@@ -110,15 +111,15 @@ class Decoders:
         """Free all decoders' memory; later ones have half the slots."""
         self._most = max((self.last.size if False in self._kept else self._most) // 2, 1)
         self._sizes.clear()
-        self.forget(after_failure=True)
+        self.forget(cycles=True)
         log.warning("out of memory on %s: from here on %d utterances at a time", self._models.device, self._most)
 
-    def forget(self, but_usual: bool = False, after_failure: bool = False) -> None:
+    def forget(self, but_usual: bool = False, cycles: bool = False) -> None:
         """Free the memory of both decoders, or of the rare one."""
         for rare in [rare for rare in self._kept if rare or not but_usual]:
             _, decoder = self._kept.pop(rare)
             decoder.close()
-        freed(self._models.device, after_failure)
+        freed(self._models.device, cycles)
 
     def prompt_of(self, request: Request) -> Prompt:
         words = self._models.tokenizer.text_to_tokens(request.utterance.spoken_text)  # (1, num_text_tokens - 2)
@@ -134,14 +135,12 @@ class Decoders:
             del decoder
             self.forget(but_usual=rare)  # its memory is wanted
         weights = self._models.t3(WEIGHTS[kind.number_format])
-        capacity = kind.max_text + self._max_tokens + 2
-        row = bytes_per_row(len(weights.layers), weights.norm.shape[0], capacity, weights.dtype)
         with float32_math(kind.number_format):
             prefix = read_prefix(weights, self._voice_of(kind.voice), kind.exaggeration, kind.max_text)
         made = Decoder(
             weights,
             prefix,
-            self._size(2 * row if kind.guided else row, rare),
+            self._size(slot_bytes(weights, kind.max_text, self._max_tokens, kind.guided), rare),
             self._max_tokens,
             number_format=kind.number_format,
             guided=kind.guided,
@@ -163,6 +162,13 @@ class Decoders:
         if bytes_each not in self._sizes:
             self._sizes[bytes_each] = fitting(int(self._share * free_memory(device)), bytes_each)
         return min(self._sizes[bytes_each], self._most)
+
+
+def slot_bytes(weights: Weights, max_text: int, max_tokens: int, guided: bool) -> int:
+    """What an utterance's keys and values take; with guidance it has two rows of them."""
+    capacity = max_text + max_tokens + 2
+    row = bytes_per_row(len(weights.layers), weights.norm.shape[0], capacity, weights.dtype)
+    return 2 * row if guided else row
 
 
 def kind_of(request: Request, prompt: Prompt) -> Kind:

@@ -83,10 +83,9 @@ class Flow:
     def in_use(self) -> str:
         """What it is made of, read from what it works with."""
         module = operations(self.device, self.number_format).__name__.rpartition(".")[2]
+        dtype = str(self.shelf.look().estimator.dtype).removeprefix("torch.")
         graphs = "a step as a CUDA graph" if self._captures else "no graphs"
-        return (
-            f"{str(self.shelf.look().estimator.dtype).removeprefix('torch.')} weights, attention of {module}, {graphs}"
-        )
+        return f"{dtype} weights, attention of {module}, {graphs}"
 
     @torch.inference_mode()
     def __call__(self, tokens: Sequence[Tensor], seeds: Sequence[int], voice: Conditionals) -> list[Tensor]:
@@ -172,9 +171,8 @@ def best_size(device: torch.device, number_format: str, memory: int) -> int:
     """How many frames, prompts included, are best carried at once in so many bytes."""
     captures = operations(device, number_format) is not plain
     sizes = SIZES if captures else OTHER_SIZES.get(device.type, (1,))
-    return max(
-        (size for size in sizes if size * FRAME_BYTES[WEIGHTS[number_format].itemsize] <= memory), default=sizes[0]
-    )
+    most = memory // FRAME_BYTES[WEIGHTS[number_format].itemsize]
+    return max((size for size in sizes if size <= most), default=sizes[0])
 
 
 @torch.inference_mode()
