@@ -5,48 +5,41 @@ python -m jobs.benchmark run=outputs/mybook stage=precision sample=64
 """
 
 import logging
-from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from jobs.cli import Stop, main
-from jobs.generate import generate, open_tracker
-from jobs.options import policies, recorded
-from pipeline.benchmark.table import Row, save, show
-from pipeline.book.reader import read_book
-from pipeline.book.segment import segment
+from jobs.cli import main
+from jobs.options import read_policies
+from pipeline.benchmark.table import save, show
 from pipeline.config import BenchmarkConfig, GenerateConfig
-from pipeline.engine import NO_IDENTITY, Engine
-from pipeline.engine.registry import build_engine
 from pipeline.errors import UserError
-from pipeline.plan import Planned, choose, make_plan
+from pipeline.run.stop import Stop
 from pipeline.store import RunFolder
-from pipeline.store.edition import read_edition
-from pipeline.telemetry.record import read_records
+from pipeline.store.finished import open_run
 
 log = logging.getLogger(__name__)
 
-OF_THE_RUN = ("voice", "sampling", "text", "check", "watermark")  # options; of engine and device, see `of_run`
+OF_THE_RUN = ("voice", "sampling", "text", "check", "watermark")  # options; of engine and device, see `use_run`
 OF_THE_MACHINE = ("batch_size", "memory", "cache")  # options of an engine
 
 
 def benchmark(config: BenchmarkConfig, stop: Stop) -> int:
-    """Measure one stage; its rows replace those of that stage in `benchmark.json`."""
+    """Measure one stage; its figures replace those of that stage in `benchmark.json`."""
     refuse_contradictions(config)
-    if config.run:
-        config = of_run(config, RunFolder(Path(config.run)))
+    run = open_run(config.run) if config.run else None
+    if run:
+        config = use_run(config, run.config)
     if config.engine.name != "chatterbox":
         raise UserError(f"engine={config.engine.name} has no stages to measure; engine=chatterbox has")
-    book = choose(plan(config), config)
-    engine = build_engine(config)
-    engine.prepare()
+    from pipeline.benchmark.measure import measure
+
     folder = RunFolder(Path(config.out))
     with folder.writing():
         folder.root.mkdir(parents=True, exist_ok=True)
-    rows = measure(engine, book, config, stop)
+    figures = measure(config, run, read_policies(), stop)
     with folder.writing():
-        log.info("kept in %s", save(folder.root, rows))
-    print(show(rows))
+        log.info("kept in %s", save(folder.root, figures))
+    print(show(figures))
     return 0
 
 
@@ -61,76 +54,17 @@ def refuse_contradictions(config: BenchmarkConfig) -> None:
         raise UserError(f"run={config.run} is for stage=precision; stage={config.stage} wants book=")
 
 
-def of_run(config: BenchmarkConfig, folder: RunFolder) -> BenchmarkConfig:
-    """`config` with the weights, the voice and whatever else decided how the speech in `folder` sounds."""
-    run = newest_options(folder)
+def use_run(config: BenchmarkConfig, of_run: GenerateConfig) -> BenchmarkConfig:
+    """`config` with the weights, the voice and whatever else decided how the speech of a run sounds."""
     machine = [f for f in fields(config.engine) if f.name in OF_THE_MACHINE]
     own = {f.name: value for f in machine if (value := getattr(config.engine, f.name)) != f.default}
     return replace(
         config,
-        engine=replace(run.engine, **own) if run.engine.name == config.engine.name else run.engine,
-        device=run.device if config.device == "auto" else config.device,
+        engine=replace(of_run.engine, **own) if of_run.engine.name == config.engine.name else of_run.engine,
+        device=of_run.device if config.device == "auto" else config.device,
         utterances=config.sample or config.utterances,
-        **{name: getattr(run, name) for name in OF_THE_RUN},
+        **{name: getattr(of_run, name) for name in OF_THE_RUN},
     )
-
-
-def newest_options(folder: RunFolder) -> GenerateConfig:
-    """Those of the newest run record that can be read."""
-    for record in read_records(folder.root):
-        try:
-            return recorded(record.get("config"))
-        except UserError as error:
-            log.warning("a record of %s is passed over: %s", folder.root, error)
-    raise UserError(f"run={folder.root} has no run record that can be read; give a folder that jobs.generate wrote")
-
-
-def plan(config: BenchmarkConfig) -> Sequence[Planned]:
-    """Of the run, or of the book, where no speech is kept that keys could name."""
-    if not config.run:
-        return make_plan(segment(read_book(config.book), config.text), NO_IDENTITY, config)
-    if edition := read_edition(RunFolder(Path(config.run))):
-        return edition.planned
-    raise UserError(f"run={config.run} has no plan that can be read; run jobs.generate into it, then this again")
-
-
-def measure(engine: Engine, book: Sequence[Planned], config: BenchmarkConfig, stop: Stop) -> list[Row]:
-    from pipeline.benchmark import job, s3gen, t3
-    from pipeline.benchmark.sample import sample
-
-    def render(changed: BenchmarkConfig, engine: Engine) -> None:
-        generate(changed, stop, engine)
-        if stop():  # half a job has no speed
-            raise SystemExit(128 + stop.signum)
-
-    planned = sample(book, config.utterances, config.seed)
-    if config.stage == "precision":
-        return measure_precision(engine, planned, config, render)
-    if config.stage == "job":
-        return job.measure(book, planned, config, render)
-    return {"t3": t3, "s3gen": s3gen}[config.stage].measure(engine, planned, config)
-
-
-def measure_precision(
-    engine: Engine,
-    planned: Sequence[Planned],
-    config: BenchmarkConfig,
-    render: Callable[[BenchmarkConfig, Engine], None],
-) -> list[Row]:
-    """Beside the rows a CSV, a plot, and a table in W&B."""
-    from pipeline.benchmark import outcome, precision
-    from pipeline.benchmark.machine import hardware
-
-    outcomes = precision.measure(planned, config, policies(), render)
-    folder = RunFolder(Path(config.out))
-    with folder.writing():
-        outcome.keep(folder.root, outcomes)
-    tracker = open_tracker(config, folder)
-    tracker.table("precision", outcome.COLUMNS, outcome.cells(outcomes))
-    tracker.finish({})
-    settings = dict(checkpoint=engine.identity.model, speaker=engine.identity.speaker, run=config.run)
-    settings |= dict(flow_steps=config.engine.flow_steps, utterances=len(planned))
-    return outcome.rows(outcomes, hardware(engine.models.device), settings)
 
 
 if __name__ == "__main__":

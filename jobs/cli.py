@@ -8,17 +8,15 @@ import logging
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import hydra
 from omegaconf import DictConfig
 
 from jobs.options import one_line, register, to_dataclass
-from pipeline.config import GRACE_S
 from pipeline.errors import DeviceLost, UserError, WorkError
+from pipeline.run.stop import Stop
 
 log = logging.getLogger(__name__)
 
@@ -27,47 +25,6 @@ RESTARTED = "CHATTERBOX_BATCH_RESTARTED"  # set in the environment of a process 
 
 class JobFailed(Exception):
     """Tells a launcher of other processes that its shard did not succeed."""
-
-
-class Stop:
-    """What a process does about SIGTERM and SIGINT. SIGUSR2 is left to the launcher (submitit requeues by it).
-
-    The first signal ends it at once, but around what must not be torn apart, inside `deferred`, it is remembered and
-    asked for by calling the object. Whatever is still going on `grace_s` later, or at a second signal, is dropped:
-    what is durable stays so.
-    """
-
-    def __init__(self) -> None:
-        self.signum = 0
-        self.grace_s = GRACE_S
-        self._deferring = False
-
-    def __call__(self) -> bool:
-        return self.signum != 0
-
-    def listen(self) -> None:
-        """Here and now: inside a task, too, whose launcher may ignore SIGTERM (submitit)."""
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, self._handle)
-
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        self._deferring = True
-        try:
-            yield
-        finally:
-            self._deferring = False
-
-    def _handle(self, signum: int, _frame: Any) -> None:
-        if self.signum:
-            os._exit(128 + signum)
-        self.signum = signum
-        deadline = threading.Timer(self.grace_s, os._exit, (128 + signum,))
-        deadline.daemon = True
-        deadline.start()
-        if not self._deferring:
-            raise SystemExit(128 + signum)
-        print(f"{signal.Signals(signum).name}: finishing what is in flight; again to stop at once", file=sys.stderr)
 
 
 def main(name: str, schema: type, job: Callable[[Any, Stop], int]) -> None:
@@ -102,7 +59,7 @@ def main(name: str, schema: type, job: Callable[[Any, Stop], int]) -> None:
     except Exception as error:
         if started:
             raise  # a bug
-        codes.append(tell(one_line(error), 2))
+        codes.append(print_error(one_line(error), 2))
     sys.exit(max(codes, default=0))
 
 
@@ -118,14 +75,14 @@ def run_job(
         stop.grace_s = typed.grace_s
         return job(typed, stop)
     except UserError as error:
-        return tell(str(error), 2)
+        return print_error(str(error), 2)
     except DeviceLost as error:
         if RESTARTED in os.environ or not may_restart or stop():
-            return tell(f"{error}; what is done is kept: run the same command again", 1)
+            return print_error(f"{error}; what is done is kept: run the same command again", 1)
         log.warning("%s; beginning anew, once: what is done is kept", error)
         restart()
     except WorkError as error:
-        return tell(str(error), 1)
+        return print_error(str(error), 1)
 
 
 def restart() -> NoReturn:
@@ -136,6 +93,6 @@ def restart() -> NoReturn:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def tell(line: str, code: int) -> int:
+def print_error(line: str, code: int) -> int:
     print(f"error: {line}", file=sys.stderr)
     return code

@@ -16,21 +16,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
-from pipeline.config import (
+from pipeline.config import (  # fmt: skip
+    ENGINE_CONFIGS,
     AuditConfig,
     BenchmarkConfig,
-    ChatterboxConfig,
-    EspeakConfig,
     GenerateConfig,
     ModelConfig,
     Precision,
     VoicesConfig,
     options,
     validate,
-)  # fmt: skip
+)
 from pipeline.errors import UserError
 
-ENGINE_CONFIGS = {"chatterbox": ChatterboxConfig, "espeak": EspeakConfig}
 NAMED = ("engine", "voice", "sampling", "precision")  # groups of named choices
 CONF = Path(conf.__file__).parent
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # controls, line ends, broken UTF-8
@@ -104,10 +102,10 @@ def _reject_unusable(values: dict[str, Any], prefix: str = "") -> None:
 
 def one_line(error: Exception) -> str:
     """Hydra's and OmegaConf's messages in one line, with the way out that helps here."""
-    return UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], _told(error))
+    return UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], _shorten(error))
 
 
-def _told(error: Exception) -> str:
+def _shorten(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     first, second = [*text.splitlines(), ""][:2]
     cause = str(error.__cause__ or "").strip().splitlines()
@@ -128,7 +126,7 @@ def _told(error: Exception) -> str:
 
 
 def _no_such_option(name: str) -> str:
-    jobs = (BenchmarkConfig, VoicesConfig, AuditConfig)  # the first has all of GenerateConfig's
+    jobs = (GenerateConfig, BenchmarkConfig, VoicesConfig, AuditConfig)
     known = [option for schema in jobs for option, _ in all_options(schema)]
     near = difflib.get_close_matches(name, known, n=1)
     if near == [name]:
@@ -150,7 +148,7 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def policies() -> dict[str, Precision]:
+def read_policies() -> dict[str, Precision]:
     """The named choices of precision that leave nothing to the device, by name."""
     made = {name: _precision(CONF / "precision" / f"{name}.yaml") for name in choices("precision")}
     return {name: policy for name, policy in made.items() if "auto" not in vars(policy).values()}
@@ -160,20 +158,10 @@ def _precision(path: Path) -> Precision:
     return OmegaConf.to_object(OmegaConf.merge(_writable(Precision), OmegaConf.load(path)))
 
 
-def recorded(values: dict[str, Any]) -> GenerateConfig:
-    """The options that a run record keeps, as typed and checked as a command line's; UserError for what is none."""
-    try:
-        engine = {"engine": _writable(ENGINE_CONFIGS[values["engine"]["name"]])}
-        config = OmegaConf.merge(_writable(GenerateConfig), engine, values)
-    except (OmegaConfBaseException, LookupError, TypeError) as error:
-        raise UserError(one_line(error)) from error
-    return to_dataclass(config, GenerateConfig)
-
-
 def usage(name: str, schema: type) -> str:
     """The --help text: the named choices, then every option with its default, meaning, unit and range."""
     lines = [f"python -m jobs.{name} OPTION=VALUE ...", ""]
-    if groups := [f.name for f in fields(schema) if f.name in NAMED]:
+    if groups := [f.name for f in fields(schema) if f.name in NAMED and issubclass(schema, ModelConfig)]:
         lines += ["named choices:", *(f"  {group}=" + "|".join(choices(group)) for group in groups), ""]
     lines += ["options:"] + [
         f"  {option}={default(f)}".ljust(36) + f" {meaning(f)}" for option, f in all_options(schema)

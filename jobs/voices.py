@@ -7,11 +7,12 @@ import logging
 import os
 from pathlib import Path
 
-from jobs.cli import Stop, main
+from jobs.cli import main
+from pipeline.clip import read_clip
 from pipeline.config import VoicesConfig
-from pipeline.engine.registry import build_engine
+from pipeline.engine.registry import build_voice_engine
 from pipeline.errors import UserError
-from pipeline.voice import read_clip
+from pipeline.run.stop import Stop
 
 log = logging.getLogger(__name__)
 
@@ -19,14 +20,12 @@ SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
 
 
 def voices(config: VoicesConfig, stop: Stop) -> int:
-    """Prepare every usable clip; one that is not is told and makes the exit code 1."""
-    if config.engine.name != "chatterbox":
-        raise UserError(f"engine={config.engine.name} speaks with its own voices; engine=chatterbox prepares clips")
+    """Prepare every usable clip; one that is not is named and makes the exit code 1."""
     folder = Path(os.path.expanduser(config.clips))
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise UserError(f"clips={config.clips}: no recording in it ({', '.join(sorted(SUFFIXES))})")
-    engine = build_engine(config)
+    engine = build_voice_engine(config)
     engine.prepare()
     bad = 0
     with stop.deferred():

@@ -1,7 +1,7 @@
 """Holds a finished run against what was promised, from its files alone. Knows no engine, option or network.
 
 The plan says what should be there, the book's text whether the plan is whole, the journal what was written, and the
-WAVs whether it still is. What is found wrong is told; what is wrong with a WAV can be moved aside.
+WAVs whether it still is. A bad WAV can be moved aside, so that the next run renders it again.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import wave
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice, zip_longest
@@ -21,11 +22,14 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.durable import fsync_folder, make_folder
 from pipeline.plan import Planned, key_of
-from pipeline.store import RunFolder, fsync_folder, make_folder
-from pipeline.store.edition import Edition, read_edition
-from pipeline.store.index import Entry, read_index
-from pipeline.store.manifest import GROUP, rows_of, standing, tables
+from pipeline.store import RunFolder
+from pipeline.store.finished import DamagedRun, FinishedRun, open_run
+from pipeline.store.manifest import GROUP, merge, schema_of, tables
+from pipeline.store.plan_snapshot import PlanSnapshot
+from pipeline.store.reuse import find_reusable
+from pipeline.store.schema import Row, schema_then
 from pipeline.store.wav import HEADER_BYTES, to_float
 
 Detector = Callable[[np.ndarray, int], float | None]  # samples (num_samples,) float32 and rate: confidence, 0 to 1
@@ -59,38 +63,35 @@ class Report:
 
 def examine(folder: RunFolder, detect: Detector, share: str) -> Report:
     """Check everything; `share` of the watermarks is looked for: all, sample or none."""
-    edition = read_edition(folder)
-    if edition is None:
-        return Report(
-            [Finding(folder.plan.name, "or book.txt is missing or damaged: run the same jobs.generate again")]
-        )
-    index = read_index(folder)
-    ok, failed = standing(folder, edition, index)
+    try:
+        run = open_run(folder.root)
+    except DamagedRun:
+        damage = "or book.txt is missing or damaged: run the same jobs.generate again"
+        return Report([Finding(folder.plan.name, damage)])
+    snapshot, ok = run.snapshot, run.by_status["ok"]
     findings = [
-        *_text(edition),
-        *_keys(edition),
-        *_missing(edition, index, {item.utterance.id for item in (*ok, *failed)}),
-        *_table(folder.manifest, rows_of(edition, ok, index)),
-        *_table(folder.failed, rows_of(edition, failed, index)),
-        *_strangers(folder, {folder.root / index[item.utterance.id].file_name for item in ok}, index),
+        *_text(snapshot),
+        *_keys(snapshot),
+        *_missing(run),
+        *_table(run, folder.manifest, "ok"),
+        *_table(run, folder.failed, "failed"),
+        *_strangers(run),
     ]
-    marked = bool(edition.params["watermark"])
+    marked = bool(snapshot.params["watermark"])
     listened = _sample(len(ok), share) if marked else set()
     audio_s = 0.0
     with ThreadPoolExecutor() as pool:
-        for row, wrong in _heard(folder, rows_of(edition, ok, index), listened, detect, pool):
-            audio_s += row["duration"]
+        for row, wrong in _check_wavs(run, listened, detect, pool):
+            audio_s += row["duration"] or 0.0
             if marked and not row["watermarked"]:
                 wrong = wrong or "has no watermark, and the run did not ask for that"
             if wrong:
-                findings.append(Finding(row["file_name"], wrong, folder.root / row["file_name"]))
-    return Report(
-        findings, list(rows_of(edition, failed, index)), len(edition.planned), len(ok), audio_s, len(listened)
-    )
+                findings.append(Finding(row["file_name"], wrong, run.wav(row)))
+    return Report(findings, list(run.rows("failed")), len(snapshot.planned), len(ok), audio_s, len(listened))
 
 
 def fix(folder: RunFolder, findings: Iterable[Finding]) -> Path:
-    """Move every file that a finding names aside, under its own name; returns where to."""
+    """Move every file that a finding names aside, under its own name, and write the manifest anew; returns where to."""
     aside = folder.root / "aside" / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     for path in {finding.path for finding in findings if finding.path and finding.path.exists()}:
         target = aside / path.relative_to(folder.root)
@@ -98,6 +99,8 @@ def fix(folder: RunFolder, findings: Iterable[Finding]) -> Path:
         os.replace(path, target)
         fsync_folder(target.parent)
         fsync_folder(path.parent)
+    with suppress(DamagedRun), folder.writing():
+        merge(folder, open_run(folder.root).snapshot)
     return aside
 
 
@@ -112,14 +115,14 @@ def describe(report: Report, most: int = 20) -> str:
     return "\n".join(lines)
 
 
-def _text(edition: Edition) -> Iterator[Finding]:
+def _text(snapshot: PlanSnapshot) -> Iterator[Finding]:
     """Every character that is not white space is in one utterance or one span left out on purpose, in order."""
-    left = list(edition.text)
-    for span in edition.unspoken:
+    left = list(snapshot.text)
+    for span in snapshot.unspoken:
         left[span.start : span.end] = " " * (span.end - span.start)
     places: Counter[int] = Counter()
     behind = 0
-    for item in edition.planned:
+    for item in snapshot.planned:
         said = item.utterance
         if said.char_start < behind:
             yield Finding(said.id, f"begins at {said.char_start}, before the one in front of it ends")
@@ -134,28 +137,32 @@ def _text(edition: Edition) -> Iterator[Finding]:
         left[said.char_start : said.char_end] = " " * (said.char_end - said.char_start)
     if rest := "".join(left).split():
         yield Finding(
-            "book.txt", f"has text that nobody speaks, at {edition.text.index(rest[0])}: {' '.join(rest)[:60]}"
+            "book.txt", f"has text that nobody speaks, at {snapshot.text.index(rest[0])}: {' '.join(rest)[:60]}"
         )
 
 
-def _keys(edition: Edition) -> Iterator[Finding]:
+def _keys(snapshot: PlanSnapshot) -> Iterator[Finding]:
     """Each key is the hash of what it should be."""
     seen: Counter[str] = Counter()
-    for item in edition.planned:
+    for item in snapshot.planned:
         text = item.utterance.spoken_text
-        if item.key != key_of(edition.params, text, seen[text]):
+        if item.key != key_of(snapshot.params, text, seen[text]):
             yield Finding(item.utterance.id, "has a key that is not of its text and options")
         seen[text] += 1
 
 
-def _missing(edition: Edition, index: Mapping[str, Entry], there: set[str]) -> Iterator[Finding]:
+def _missing(run: FinishedRun) -> Iterator[Finding]:
     """Planned, and neither ok nor failed."""
-    for item in edition.planned:
+    there = {item.utterance.id for items in run.by_status.values() for item in items}
+    for item in run.snapshot.planned:
         if item.utterance.id not in there:
-            yield Finding(item.utterance.id, f"{_why(item, index.get(item.utterance.id))}: run jobs.generate again")
+            yield Finding(item.utterance.id, f"{_why(item, run)}: run jobs.generate again")
 
 
-def _why(item: Planned, entry: Entry | None) -> str:
+def _why(item: Planned, run: FinishedRun) -> str:
+    entry = run.index.get(item.utterance.id)
+    if find_reusable([item], run.index, run.folder):
+        return f"is there under another id, {run.index.spoken[item.key].id}, and not taken over yet"
     if entry is None:
         return "is not rendered yet"
     if entry.status == "replaced":
@@ -165,14 +172,18 @@ def _why(item: Planned, entry: Entry | None) -> str:
     return f"has lost its WAV {entry.file_name}, or part of it"
 
 
-def _table(path: Path, rows: Iterable[dict[str, Any]]) -> Iterator[Finding]:
-    """A table is what journal and plan say, row by row."""
+def _table(run: FinishedRun, path: Path, status: str) -> Iterator[Finding]:
+    """A table is what journal and plan say, row by row, in the columns of the version that wrote it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        found = pq.ParquetFile(path).iter_batches(GROUP) if path.exists() else ()
-        for there, wanted in zip_longest(found, tables(rows)):
+        schema = schema_of(run.snapshot, [item for items in run.by_status.values() for item in items], run.index)
+        found: Iterable[Any] = ()
+        if path.exists():
+            file = pq.ParquetFile(path)
+            found, schema = file.iter_batches(GROUP), schema_then(file.schema_arrow, schema)
+        for there, wanted in zip_longest(found, tables(run.rows(status), schema)):
             if there is None or wanted is None or not pa.Table.from_batches([there]).equals(wanted):
                 yield Finding(
                     path.name, f"is not what the journal says{_first(there, wanted)}: run jobs.generate again"
@@ -192,15 +203,19 @@ def _first(there: Any, wanted: Any) -> str:
     return ""
 
 
-def _strangers(folder: RunFolder, known: set[Path], index: Mapping[str, Entry]) -> Iterator[Finding]:
+def _strangers(run: FinishedRun) -> Iterator[Finding]:
     """Files that no row of the manifest names."""
+    folder, index = run.folder, run.index
+    known = {folder.root / index[item.utterance.id].file_name for item in run.by_status["ok"]}
     journaled = {folder.root / entry.file_name for entry in index.values() if entry.file_name}
     for path in sorted(path for path in (folder.root / "wavs").rglob("*") if path.is_file() and path not in known):
         why = "is of an earlier edition or other options" if path in journaled else "has no row in any journal"
         yield Finding(str(path.relative_to(folder.root)), why, path)
-    for path in folder.litter():
+    for path in folder.leftovers():
         if path.parent.parent != folder.root / "wavs":
             yield Finding(str(path.relative_to(folder.root)), "was never finished", path)
+    if folder.reuse.exists():  # its files stay: the next run needs them
+        yield Finding(folder.reuse.name, "holds speech that was being taken over: run jobs.generate again")
 
 
 def _sample(count: int, share: str) -> set[int]:
@@ -209,26 +224,22 @@ def _sample(count: int, share: str) -> set[int]:
     return set(random.sample(range(count), size))
 
 
-def _heard(
-    folder: RunFolder,
-    rows: Iterator[dict[str, Any]],
-    listened: set[int],
-    detect: Detector,
-    pool: ThreadPoolExecutor,
-) -> Iterator[tuple[dict[str, Any], str]]:
-    """Each row with what is wrong with its WAV, if anything is."""
+def _check_wavs(
+    run: FinishedRun, listened: set[int], detect: Detector, pool: ThreadPoolExecutor
+) -> Iterator[tuple[Row, str]]:
+    """Each row that is ok with what is wrong with its WAV, if anything is."""
     from tqdm import tqdm
 
-    numbered = enumerate(tqdm(rows, unit="wav", disable=not sys.stderr.isatty()))
+    numbered = enumerate(tqdm(run.rows("ok"), unit="wav", disable=not sys.stderr.isatty()))
     while group := list(islice(numbered, GROUP)):
-        work = lambda item: _wrong(folder, item[1], detect if item[0] in listened else None)  # noqa: E731
+        work = lambda item: _wrong(run.wav(item[1]), item[1], detect if item[0] in listened else None)  # noqa: E731
         yield from zip((row for _, row in group), pool.map(work, group), strict=True)
 
 
-def _wrong(folder: RunFolder, row: Mapping[str, Any], detect: Detector | None) -> str:
+def _wrong(path: Path, row: Row, detect: Detector | None) -> str:
     """What is wrong with a row's WAV; empty: nothing."""
     try:
-        data = (folder.root / row["file_name"]).read_bytes()
+        data = path.read_bytes()
         with wave.open(io.BytesIO(data)) as file:
             form = (file.getnchannels(), 8 * file.getsampwidth(), file.getframerate(), file.getnframes())
     except (OSError, EOFError, wave.Error) as error:

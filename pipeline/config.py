@@ -1,19 +1,21 @@
 """Every option, once: name, type, default, unit, range, meaning. YAML files only choose among them.
 
-Knows nothing of Hydra; `jobs.cli` hands these classes to it as the schema. `validate` is the only place where
-ranges are checked, and the README's table is made from the fields' metadata.
+Knows nothing of Hydra: `jobs.options` hands these classes to it as the schema. `validate` is the only place where
+ranges are checked, and the tables of docs/reference.md are made from the fields' metadata.
 """
 
+import logging
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pipeline.errors import UserError
 
+log = logging.getLogger(__name__)
+
 GRACE_S = 20.0  # the shortest that schedulers give between SIGTERM and SIGKILL is 30 s
-AUDIO_VERSION = 5  # raise it when the code changes samples for the same options: it enters every utterance's key
 
 
 def option(
@@ -23,9 +25,14 @@ def option(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    pattern: str = "",
 ) -> Any:
-    """A dataclass field that knows its meaning, unit, and inclusive range or choices; `N` in a choice is a number."""
-    return field(default=default, metadata=dict(meaning=meaning, unit=unit, low=low, high=high, choices=choices))
+    """A dataclass field that knows its meaning, unit, and inclusive range or choices.
+
+    `pattern` is a regular expression for values beside `choices`, which show it to people in a readable form.
+    """
+    metadata = dict(meaning=meaning, unit=unit, low=low, high=high, choices=choices, pattern=pattern)
+    return field(default=default, metadata=metadata)
 
 
 def group(cls: type) -> Any:
@@ -55,14 +62,21 @@ class EngineConfig:
 
 
 @dataclass(frozen=True)
-class ChatterboxConfig(EngineConfig):
-    """English Chatterbox."""
+class WeightsConfig:
+    """Which weights, and where what is computed from them is kept."""
 
-    name: str = option("chatterbox", "the product", choices=("chatterbox",))
     checkpoint: str | None = option(
         None, "folder with the five stock files, or stand-in, or stand-in-tiny; null: the Hugging Face cache or hub"
     )
     revision: str | None = option(None, "commit of the hub's repository to use; null: the cached one, else the newest")
+    cache: str = option("~/.cache/chatterbox-batch", "folder of what is computed once: conditionals, stand-in weights")
+
+
+@dataclass(frozen=True)
+class ChatterboxConfig(WeightsConfig, EngineConfig):
+    """English Chatterbox."""
+
+    name: str = option("chatterbox", "the product", choices=("chatterbox",))
     max_tokens: int = option(1000, "speech-token cap; reaching it is the failure no_eos", "tokens", 25, 4000)
     batch_size: str = option(
         "auto",
@@ -76,7 +90,6 @@ class ChatterboxConfig(EngineConfig):
         choices=("auto", "resident", "phased"),
     )
     flow_steps: int = option(10, "Euler steps of the flow decoder", "steps", 1, 100)
-    cache: str = option("~/.cache/chatterbox-batch", "folder of what is computed once: conditionals, stand-in weights")
     compile: bool = option(True, "Triton kernels and CUDA graphs on a CUDA device; false: plain PyTorch, far slower")
     compile_cache: str | None = option(None, "folder of compiled kernels; null: `kernels` in engine.cache")
 
@@ -97,7 +110,14 @@ class EspeakConfig(EngineConfig):
 
 
 @dataclass(frozen=True)
-class VoiceConfig:
+class PromptConfig:
+    """How conditionals are computed from a recording."""
+
+    prompt_seconds: float = option(10.0, "how much of the recording the decoder hears", "s", 1, 10)
+
+
+@dataclass(frozen=True)
+class VoiceConfig(PromptConfig):
     """Whose voice speaks (engine=chatterbox)."""
 
     name: str | None = option(None, "speaker name in the manifest; null: the clip's file name")
@@ -105,7 +125,6 @@ class VoiceConfig:
         None, "reference recording, mono or stereo, 1 s to 10 min; null: the checkpoint's own voice"
     )
     licence: str | None = option(None, "terms of the recording, copied into the run record")
-    prompt_seconds: float = option(10.0, "how much of the recording the decoder hears", "s", 1, 10)
 
 
 @dataclass(frozen=True)
@@ -125,7 +144,10 @@ FORMATS = ("auto", "fp32", "tf32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class Precision:
-    """One number format a component; what a device does not have becomes fp32, and is said."""
+    """A number format for each component: a dtype, and for FP32 whether its products may be rounded to TF32.
+
+    What a device does not have becomes fp32, and the log says so.
+    """
 
     t3: str = option("auto", "token decoder", choices=FORMATS)
     flow: str = option("auto", "tokens to mel", choices=FORMATS)
@@ -145,14 +167,17 @@ FP32 = Precision("fp32", "fp32", "fp32", "fp32")
 
 
 @dataclass(frozen=True)
+class VoiceEncoderConfig:
+    """The number format of the voice encoder alone."""
+
+    voice_encoder: str = option("auto", "voice conditionals", choices=FORMATS)
+
+
+@dataclass(frozen=True)
 class PlanConfig:
-    """In what order and company utterances are rendered."""
+    """In what order utterances are rendered."""
 
     window: int = option(4096, "utterances rendered, checked and retried together", "utterances", 1, 1_000_000)
-    bucket_size: int = option(
-        32, "largest bucket of similar lengths, of which padding waste is told", "utterances", 1, 4096
-    )
-    max_padding: float = option(0.15, "a bucket's shortest is at most this share shorter than its longest", "", 0, 1)
     chars_per_second: float = option(15.0, "speaking rate assumed when predicting lengths", "1/s", 1, 100)
 
 
@@ -208,6 +233,11 @@ class JobConfig:
     grace_s: float = option(GRACE_S, "after SIGTERM or SIGINT, what is still in flight is dropped", "s", 0, 3600)
 
 
+def device_option() -> Any:
+    names = ("auto", "cpu", "cuda", "cuda:N", "mps")
+    return option("auto", "where the engine runs", choices=names, pattern="auto|cpu|cuda(:[0-9]{1,2})?|mps")
+
+
 @dataclass(frozen=True)
 class ModelConfig(JobConfig):
     """What decides how a voice sounds."""
@@ -215,15 +245,13 @@ class ModelConfig(JobConfig):
     engine: EngineConfig = group(EngineConfig)
     voice: VoiceConfig = group(VoiceConfig)
     precision: Precision = group(Precision)
-    device: str = option("auto", "where the engine runs", choices=("auto", "cpu", "cuda", "cuda:N", "mps"))
+    device: str = device_option()
 
 
 @dataclass(frozen=True)
-class GenerateConfig(ModelConfig):
-    """`python -m jobs.generate`."""
+class SpeechConfig(ModelConfig):
+    """What decides how a book is spoken, checked and told of."""
 
-    book: str = option("???", "the text to speak, UTF-8")
-    out: str | None = option(None, "the run's folder; null: outputs/<book's name>")
     sampling: Sampling = group(Sampling)
     text: TextConfig = group(TextConfig)
     plan: PlanConfig = group(PlanConfig)
@@ -232,6 +260,14 @@ class GenerateConfig(ModelConfig):
     wandb: WandbConfig = group(WandbConfig)
     seed: int = option(0, "run seed; enters every utterance's own seed", "", 0, 2**31 - 1)
     chapters: str | None = option(None, "render these only, as in 1-3 or '0,2,5-7'; null: all")
+
+
+@dataclass(frozen=True)
+class GenerateConfig(SpeechConfig):
+    """`python -m jobs.generate`."""
+
+    book: str = option("???", "the text to speak, UTF-8")
+    out: str | None = option(None, "the run's folder; null: outputs/<book's name>")
     limit: int | None = option(None, "render only so many utterances, from the start", "utterances", 1)
     shard: int = option(0, "which part this process renders, from 0", "", 0)
     num_shards: int = option(1, "parts the work is cut into", "", 1, 100_000)
@@ -240,12 +276,12 @@ class GenerateConfig(ModelConfig):
 
 
 @dataclass(frozen=True)
-class BenchmarkConfig(GenerateConfig):
+class BenchmarkConfig(SpeechConfig):
     """`python -m jobs.benchmark`: what a job with these options would do is measured on a sample of its utterances."""
 
     book: str | None = option(None, "the text to speak, UTF-8; null: that of run=")
     stage: str = option("t3", "what to measure", choices=("t3", "s3gen", "job", "precision"))
-    out: str | None = option("outputs/benchmark", "folder of benchmark.json; also of precision.csv and precision.png")
+    out: str = option("outputs/benchmark", "folder of benchmark.json; also of precision.csv and precision.png")
     utterances: int = option(512, "how many the engine is given", "utterances", 1)
     stock_utterances: int = option(2, "how many of them stock is given", "utterances", 1)
     run: str | None = option(
@@ -257,9 +293,13 @@ class BenchmarkConfig(GenerateConfig):
 
 
 @dataclass(frozen=True)
-class VoicesConfig(ModelConfig):
-    """`python -m jobs.voices`."""
+class VoicesConfig(JobConfig):
+    """`python -m jobs.voices`: only what enters a voice's conditionals. Chatterbox alone has voices to prepare."""
 
+    engine: WeightsConfig = group(WeightsConfig)
+    voice: PromptConfig = group(PromptConfig)
+    precision: VoiceEncoderConfig = group(VoiceEncoderConfig)
+    device: str = device_option()
     clips: str = option("???", "folder of recordings (wav, flac, ogg, mp3), searched in depth")
 
 
@@ -299,8 +339,8 @@ def validate(config: Any, prefix: str = "") -> None:
 def _outside(value: Any, meta: Any) -> str:
     """What was wanted, if `value` is not within it; else an empty string."""
     if choices := meta["choices"]:
-        forms = "|".join(re.escape(choice).replace("N", "[0-9]{1,2}") for choice in choices)
-        return "" if re.fullmatch(forms, value) else "one of " + ", ".join(choices)
+        fits = re.fullmatch(meta["pattern"], value) if meta["pattern"] else value in choices
+        return "" if fits else "one of " + ", ".join(choices)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
     low, high = meta["low"], meta["high"]
@@ -309,3 +349,41 @@ def _outside(value: Any, meta: Any) -> str:
         return ""
     limits = ", ".join(f"{limit} or {word}" for limit, word in ((low, "more"), (high, "less")) if limit is not None)
     return f"{limits} {meta['unit']}".strip()
+
+
+ENGINE_CONFIGS: dict[str, type[EngineConfig]] = {"chatterbox": ChatterboxConfig, "espeak": EspeakConfig}
+
+
+def config_from_record(values: Any) -> GenerateConfig:
+    """The options that a run record keeps, of any version; `UserError` for what are none.
+
+    An option that the record lacks has its default. One that no longer exists changes nothing, and is logged.
+    """
+    try:
+        engine = ENGINE_CONFIGS[values["engine"]["name"]]
+        config = _from_dict(GenerateConfig, values, dict(engine=engine), "")
+    except (LookupError, TypeError) as error:
+        raise UserError(f"not the options of a job ({error!r})") from error
+    validate(config)
+    return config
+
+
+def _from_dict(cls: type, values: dict[str, Any], groups: dict[str, type], prefix: str) -> Any:
+    known = {f.name: f for f in fields(cls)}
+    for name in values.keys() - known.keys():
+        log.info("the option %s%s=%s of a run record does not exist today", prefix, name, values[name])
+    given = {}
+    for name in values.keys() & known.keys():
+        value, f = values[name], known[name]
+        if f.metadata.get("group"):
+            value = _from_dict(groups.get(name, f.default_factory), value, {}, f"{prefix}{name}.")
+        elif not isinstance(value, _types_of(f)) or isinstance(value, bool) and bool not in _types_of(f):
+            raise UserError(f"{prefix}{name}={value!r} is not of type {f.type}")
+        given[name] = value
+    return cls(**given)
+
+
+def _types_of(f: Any) -> tuple[type, ...]:
+    """What a JSON value of an option may be."""
+    kinds = get_args(f.type) or (f.type,)
+    return (*kinds, int) if float in kinds else tuple(kinds)

@@ -1,4 +1,4 @@
-"""Who is rendered, under which key and seed, in what order and company. Pure: knows no engine, file or clock.
+"""What is rendered, under which key and seed, in what order. Pure: knows no engine, file or clock.
 
 An utterance's key and seed depend on its own text and on the options, never on its neighbours, its shard or the
 point at which a run was resumed.
@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.book import Utterance
-from pipeline.config import AUDIO_VERSION, GenerateConfig, PlanConfig
-from pipeline.engine import Identity
+from pipeline.config import SpeechConfig
+from pipeline.data import Identity, Utterance
 from pipeline.errors import UserError
 
+AUDIO_VERSION = 5  # raise it when the code changes samples for the same options: it enters every utterance's key
 ONSET_S = 0.4  # speech before and after the words, added to every predicted length
 
 
@@ -30,10 +30,9 @@ class Planned:
     predicted_s: float
 
 
-def make_plan(utterances: Iterable[Utterance], identity: Identity, config: GenerateConfig) -> list[Planned]:
-    """Plan the whole book, in reading order."""
+def make_plan(utterances: Iterable[Utterance], params: Mapping[str, Any], chars_per_second: float) -> list[Planned]:
+    """Plan the whole book, in reading order. `params` is what `parameters` returns."""
     seen: Counter[str] = Counter()
-    params = parameters(identity, config)
     planned = []
     for utterance in utterances:
         text, occurrence = utterance.spoken_text, seen[utterance.spoken_text]
@@ -42,14 +41,14 @@ def make_plan(utterances: Iterable[Utterance], identity: Identity, config: Gener
             Planned(
                 utterance,
                 key=key_of(params, text, occurrence),
-                seed=_seed(config.seed, text, occurrence),
-                predicted_s=ONSET_S + len(text) / config.plan.chars_per_second,
+                seed=_seed(params["seed"], text, occurrence),
+                predicted_s=ONSET_S + len(text) / chars_per_second,
             )
         )
     return planned
 
 
-def parameters(identity: Identity, config: GenerateConfig) -> dict[str, Any]:
+def parameters(identity: Identity, config: SpeechConfig) -> dict[str, Any]:
     """All that changes samples beside the text, as requested (not as a device happened to grant it)."""
     return dict(
         engine=config.engine.name,
@@ -83,18 +82,22 @@ def _digest(*parts: Any) -> bytes:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
 
 
-def choose(planned: Sequence[Planned], config: GenerateConfig) -> list[Planned]:
-    """What this process renders: `chapters`, then `limit`, then its contiguous `shard` of predicted seconds."""
-    wanted = _chapters(config.chapters, planned)
-    chosen = [item for item in planned if item.utterance.chapter in wanted][: config.limit]
-    if config.shard >= config.num_shards:
-        raise UserError(
-            f"shard={config.shard} does not exist: num_shards={config.num_shards} makes 0 to {config.num_shards - 1}"
-        )
+def choose(
+    planned: Sequence[Planned],
+    chapters: str | None = None,
+    limit: int | None = None,
+    shard: int = 0,
+    num_shards: int = 1,
+) -> list[Planned]:
+    """What a process renders: `chapters`, then `limit`, then its contiguous `shard` of predicted seconds."""
+    wanted = _chapters(chapters, planned)
+    chosen = [item for item in planned if item.utterance.chapter in wanted][:limit]
+    if shard >= num_shards:
+        raise UserError(f"shard={shard} does not exist: num_shards={num_shards} makes 0 to {num_shards - 1}")
     total, before, part = sum(p.predicted_s for p in chosen), 0.0, []
     for item in chosen:
         middle = before + item.predicted_s / 2
-        if int(middle / total * config.num_shards) == config.shard:
+        if int(middle / total * num_shards) == shard:
             part.append(item)
         before += item.predicted_s
     return part
@@ -122,23 +125,6 @@ def windows(planned: Sequence[Planned], size: int) -> list[Sequence[Planned]]:
     return [planned[i : i + size] for i in range(0, len(planned), size)]
 
 
-def buckets(window: Iterable[Planned], options: PlanConfig) -> list[list[Planned]]:
-    """A window longest first, cut where padding to a bucket's longest would exceed `max_padding`."""
-    made: list[list[Planned]] = []
-    for item in sorted(window, key=lambda p: (-p.predicted_s, p.utterance.id)):
-        if (
-            made
-            and len(made[-1]) < options.bucket_size
-            and item.predicted_s >= made[-1][0].predicted_s * (1 - options.max_padding)
-        ):
-            made[-1].append(item)
-        else:
-            made.append([item])
-    return made
-
-
-def padding_waste(made: Iterable[Sequence[Planned]]) -> float:
-    """Share of the padded buckets that is padding, by predicted seconds."""
-    used = sum(p.predicted_s for bucket in made for p in bucket)
-    padded = sum(bucket[0].predicted_s * len(bucket) for bucket in made)
-    return 1 - used / padded if padded else 0.0
+def longest_first(window: Iterable[Planned]) -> list[Planned]:
+    """The order in which a window is rendered: it wastes the least slots at the end."""
+    return sorted(window, key=lambda item: (-item.predicted_s, item.utterance.id))

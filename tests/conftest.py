@@ -3,7 +3,9 @@
 import logging
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,9 +94,25 @@ def draft(job, story):
 @pytest.fixture
 def bf16(monkeypatch):
     """BF16 on whatever CPU this is: one that is not quick at it computes the same."""
-    from pipeline.engine.chatterbox import precision
+    from pipeline.device import dtypes
 
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(dtypes, "cpu_has_bf16", lambda: True)
+
+
+@pytest.fixture
+def compare_kernels() -> Callable[..., None]:
+    """`compare_kernels(script, device, ...)` in a process of its own: Triton decides when it is imported whether to
+    interpret, as it has to on a CPU.
+    """
+    pytest.importorskip("triton")
+
+    def compare(script: str, device: str, *arguments: str) -> None:
+        interpret = dict(TRITON_INTERPRET="1") if device == "cpu" else {}
+        command = [sys.executable, "-c", script, device, *arguments]
+        run = subprocess.run(command, capture_output=True, text=True, env=os.environ | interpret)
+        assert run.returncode == 0, run.stderr
+
+    return compare
 
 
 def rows_of(path: Path) -> list[dict]:

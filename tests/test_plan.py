@@ -4,11 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.book import Utterance
-from pipeline.config import ChatterboxConfig, GenerateConfig, PlanConfig, Sampling
-from pipeline.engine import Identity
+from pipeline.config import ChatterboxConfig, GenerateConfig, Sampling
+from pipeline.data import Identity, Utterance
 from pipeline.errors import UserError
-from pipeline.plan import buckets, choose, make_plan, padding_waste, retry_seed, windows
+from pipeline.plan import choose, longest_first, make_plan, parameters, retry_seed, windows
 
 IDENTITY = Identity("model", "r1", "me", "cafe", {"flow_steps": 10})
 CONFIG = GenerateConfig(book="b.txt", engine=ChatterboxConfig())
@@ -19,7 +18,11 @@ def utterances(texts, chapter=1):
 
 
 def plan(texts, identity=IDENTITY, config=CONFIG):
-    return make_plan(utterances(texts), identity, config)
+    return plan_of(utterances(texts), identity, config)
+
+
+def plan_of(said, identity=IDENTITY, config=CONFIG):
+    return make_plan(said, parameters(identity, config), config.plan.chars_per_second)
 
 
 def test_the_same_text_said_twice_has_two_seeds_and_two_keys():
@@ -67,60 +70,40 @@ def test_a_retry_has_a_seed_of_its_own_that_is_the_same_every_time():
 @settings(max_examples=60, deadline=None)
 def test_every_utterance_is_in_exactly_one_shard_and_shards_are_contiguous(texts, count):
     planned = plan(texts)
-    shards = [choose(planned, replace(CONFIG, shard=i, num_shards=count)) for i in range(count)]
+    shards = [choose(planned, shard=i, num_shards=count) for i in range(count)]
     assert [item for shard in shards for item in shard] == planned
 
 
 def test_shards_are_cut_by_predicted_seconds_not_by_count():
     planned = plan(["x" * 280] * 10 + ["y" * 14] * 200)
-    first, second = (choose(planned, replace(CONFIG, shard=i, num_shards=2)) for i in (0, 1))
+    first, second = (choose(planned, shard=i, num_shards=2) for i in (0, 1))
     seconds = [sum(item.predicted_s for item in shard) for shard in (first, second)]
     assert abs(seconds[0] - seconds[1]) < 20 and len(first) < len(second)
-
-
-@given(st.lists(st.integers(1, 280), min_size=1, max_size=200), st.integers(1, 40), st.floats(0, 1))
-@settings(max_examples=60, deadline=None)
-def test_every_utterance_of_a_window_is_in_exactly_one_bucket_and_padding_is_bounded(lengths, size, padding):
-    planned = plan(["x" * n for n in lengths])
-    options = PlanConfig(bucket_size=size, max_padding=padding)
-    made = buckets(planned, options)
-    assert sorted(item.utterance.id for bucket in made for item in bucket) == [item.utterance.id for item in planned]
-    assert all(len(bucket) <= size for bucket in made)
-    assert all(bucket[-1].predicted_s >= bucket[0].predicted_s * (1 - padding) - 1e-9 for bucket in made)
-    assert -1e-9 <= padding_waste(made) <= padding + 1e-9
 
 
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_what_is_chosen_is_rendered_once_however_it_is_cut(data):
-    """Shards, their windows and the windows' buckets together hold every chosen utterance exactly once."""
+    """Shards and their windows together hold every chosen utterance exactly once."""
     texts = st.lists(st.sampled_from(["Yes.", "No."]) | st.text("abc ", min_size=1, max_size=280), max_size=20)
     chapters = data.draw(st.lists(texts, min_size=1, max_size=4).filter(any))
-    planned = make_plan([u for i, part in enumerate(chapters) for u in utterances(part, i)], IDENTITY, CONFIG)
+    planned = plan_of([u for i, part in enumerate(chapters) for u in utterances(part, i)])
     first, last = sorted(data.draw(st.tuples(*[st.sampled_from([p.utterance.chapter for p in planned])] * 2)))
-    config = replace(
-        CONFIG,
-        chapters=data.draw(st.sampled_from([None, f"{first}-{last}", f"{last},{first}"])),
-        limit=data.draw(st.none() | st.integers(1, 40)),
-        num_shards=data.draw(st.integers(1, 9)),
-        plan=PlanConfig(
-            window=data.draw(st.integers(1, 40)),
-            bucket_size=data.draw(st.integers(1, 20)),
-            max_padding=data.draw(st.floats(0, 1)),
-        ),
-    )
-    chosen = choose(planned, replace(config, num_shards=1))
-    shards = [choose(planned, replace(config, shard=i)) for i in range(config.num_shards)]
-    parts = [part for shard in shards for part in windows(shard, config.plan.window)]
+    chapters = data.draw(st.sampled_from([None, f"{first}-{last}", f"{last},{first}"]))
+    limit, num_shards = data.draw(st.none() | st.integers(1, 40)), data.draw(st.integers(1, 9))
+    window = data.draw(st.integers(1, 40))
+    chosen = choose(planned, chapters, limit)
+    shards = [choose(planned, chapters, limit, shard, num_shards) for shard in range(num_shards)]
+    parts = [part for shard in shards for part in windows(shard, window)]
     assert [item for part in parts for item in part] == chosen
-    rendered = [item for part in parts for bucket in buckets(part, config.plan) for item in bucket]
+    rendered = [item for part in parts for item in longest_first(part)]
     assert sorted(item.utterance.id for item in rendered) == [item.utterance.id for item in chosen]
     assert len({item.key for item in planned}) == len({item.seed for item in planned}) == len(planned)
 
 
 def test_a_window_is_rendered_longest_first():
-    made = buckets(plan(["short one.", "x" * 200, "y" * 100]), PlanConfig())
-    assert [len(bucket[0].utterance.text) for bucket in made] == [200, 100, 10]
+    made = longest_first(plan(["short one.", "x" * 200, "y" * 100]))
+    assert [len(item.utterance.text) for item in made] == [200, 100, 10]
 
 
 def test_windows_follow_the_order_of_reading():
@@ -131,8 +114,8 @@ def test_windows_follow_the_order_of_reading():
 
 def test_chapters_and_limit_choose_what_is_rendered_and_leave_the_ids_alone():
     both = utterances(["A.", "B."], 1) + utterances(["C.", "D.", "E."], 2)
-    planned = make_plan(both, IDENTITY, CONFIG)
-    chosen = choose(planned, replace(CONFIG, chapters="2", limit=2))
+    planned = plan_of(both)
+    chosen = choose(planned, chapters="2", limit=2)
     assert [item.utterance.id for item in chosen] == ["b-002-00000", "b-002-00001"]
     assert chosen == planned[2:4]
 
@@ -140,9 +123,9 @@ def test_chapters_and_limit_choose_what_is_rendered_and_leave_the_ids_alone():
 @pytest.mark.parametrize("spec", ["3", "0-2", "x", "1-", "-1", "2-1,9"])
 def test_chapters_that_are_not_there_or_not_numbers_are_a_user_error(spec):
     with pytest.raises(UserError, match="chapters="):
-        choose(plan(["A."]), replace(CONFIG, chapters=spec))
+        choose(plan(["A."]), chapters=spec)
 
 
 def test_a_shard_beyond_the_last_is_a_user_error():
     with pytest.raises(UserError, match="shard=2 .*0 to 1"):
-        choose(plan(["A."]), replace(CONFIG, shard=2, num_shards=2))
+        choose(plan(["A."]), shard=2, num_shards=2)

@@ -12,7 +12,7 @@ import torch
 from chatterbox.models.voice_encoder import VoiceEncoder
 from torch import Tensor
 
-from pipeline.voice import T3_RATE
+from pipeline.engine.chatterbox.voice import T3_RATE
 
 WINDOW, HOP, BINS, HIGHEST_HZ = 1920, 480, 80, 8000  # at 24 kHz, as S3Gen's own mels: 80 ms, every 20 ms
 FLOOR_DB = -60.0  # against the reference's loudest bin; nobody hears what is softer

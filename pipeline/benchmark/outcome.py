@@ -1,6 +1,6 @@
 """What precision policies came to, side by side: rows of a benchmark, a CSV, a plot. Knows nothing of measuring.
 
-A field of `Outcome` is a column of the CSV, a row of `benchmark.json` a policy, and a panel of the plot.
+A field of `PolicyOutcome` is a column of the CSV, a row of `benchmark.json` a policy, and a panel of the plot.
 """
 
 import csv
@@ -11,20 +11,20 @@ from dataclasses import Field, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from pipeline.benchmark.table import Row, Rows
-from pipeline.store import write_durably
+from pipeline.benchmark.table import Figure, Figures
+from pipeline.durable import write_durably
 
 log = logging.getLogger(__name__)
 
 PANELS = 4  # of a plot, side by side
 
 
-def figure(told: str, unit: str) -> Any:
-    return field(metadata=dict(told=told, unit=unit))
+def figure(title: str, unit: str) -> Any:
+    return field(metadata=dict(title=title, unit=unit))
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PolicyOutcome:
     """One policy's figures. None: not to be had, as memory without CUDA, or likeness of what is not finite."""
 
     policy: str
@@ -43,27 +43,27 @@ class Outcome:
     checks_failed: int = figure("checks failed", "utterances")
 
 
-FIGURES: tuple[Field, ...] = tuple(f for f in fields(Outcome) if f.metadata)
-COLUMNS = tuple(f.name for f in fields(Outcome))
+FIGURES: tuple[Field, ...] = tuple(f for f in fields(PolicyOutcome) if f.metadata)
+COLUMNS = tuple(f.name for f in fields(PolicyOutcome))
 
 
-def rows(outcomes: Sequence[Outcome], hardware: str, settings: dict[str, Any]) -> list[Row]:
+def figures(outcomes: Sequence[PolicyOutcome], hardware: str, settings: dict[str, Any]) -> list[Figure]:
     """One for each figure that is there."""
-    rows = Rows("precision", hardware, settings)
+    made = Figures("precision", hardware, settings)
     for outcome in outcomes:
         for f in FIGURES:
             if (value := getattr(outcome, f.name)) is not None:
-                told = f"{outcome.policy}: {f.metadata['told']}"
-                rows.add(told, value, f.metadata["unit"], policy=outcome.policy, precision=outcome.used)
-    return rows.made
+                what = f"{outcome.policy}: {f.metadata['title']}"
+                made.add(what, value, f.metadata["unit"], policy=outcome.policy, precision=outcome.used)
+    return made.figures
 
 
-def cells(outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:
+def cells(outcomes: Sequence[PolicyOutcome]) -> list[tuple[Any, ...]]:
     """The table under `COLUMNS`."""
     return [astuple(outcome) for outcome in outcomes]
 
 
-def keep(folder: Path, outcomes: Sequence[Outcome]) -> None:
+def keep(folder: Path, outcomes: Sequence[PolicyOutcome]) -> None:
     """`precision.csv`, and `precision.png` where matplotlib is installed, in place of those before."""
     write_durably(folder / "precision.csv", lambda temporary: _write_csv(temporary, outcomes))
     plot = folder / "precision.png"
@@ -76,12 +76,12 @@ def keep(folder: Path, outcomes: Sequence[Outcome]) -> None:
     write_durably(plot, lambda temporary: _draw(temporary, outcomes))
 
 
-def _write_csv(path: Path, outcomes: Sequence[Outcome]) -> None:
+def _write_csv(path: Path, outcomes: Sequence[PolicyOutcome]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *cells(outcomes)])
 
 
-def _draw(path: Path, outcomes: Sequence[Outcome]) -> None:
+def _draw(path: Path, outcomes: Sequence[PolicyOutcome]) -> None:
     """A panel a figure, a bar a policy; what no policy has is left out."""
     from matplotlib.figure import Figure
 
@@ -93,7 +93,7 @@ def _draw(path: Path, outcomes: Sequence[Outcome]) -> None:
         values = [getattr(outcome, f.name) for outcome in outcomes]
         bars = panel.barh([outcome.policy for outcome in outcomes], [value or 0 for value in values])
         panel.bar_label(bars, ["none" if value is None else f"{value:.4g}" for value in values], padding=2)
-        panel.set_title(f"{f.metadata['told']} ({f.metadata['unit']})", fontsize="medium")
+        panel.set_title(f"{f.metadata['title']} ({f.metadata['unit']})", fontsize="medium")
         panel.set_xlim(0, 1.4 * max(*(value or 0 for value in values), 1e-9))  # room for the labels
         panel.set_xticks([])
         panel.invert_yaxis()

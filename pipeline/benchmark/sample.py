@@ -4,14 +4,15 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
-from pipeline.config import GenerateConfig
-from pipeline.engine import Engine, Request
+from pipeline.config import SpeechConfig
+from pipeline.data import Request
+from pipeline.engine.protocol import Engine
 from pipeline.plan import Planned
 
 T = TypeVar("T")
 
 
-def sample(planned: Sequence[Planned], count: int, seed: int) -> list[Planned]:
+def draw_sample(planned: Sequence[Planned], count: int, seed: int) -> list[Planned]:
     """So many of them, longest first, as a window of a job has them."""
     chosen = random.Random(seed).sample(planned, min(count, len(planned)))
     return sorted(chosen, key=lambda item: (-item.predicted_s, item.utterance.id))
@@ -23,7 +24,7 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     return [items[(2 * number + 1) * len(items) // (2 * count)] for number in range(count)]
 
 
-def requests_of(engine: Engine, planned: Sequence[Planned], config: GenerateConfig) -> list[Request]:
+def requests_of(engine: Engine, planned: Sequence[Planned], config: SpeechConfig) -> list[Request]:
     """First attempts, each capped at the length that its text predicts where the weights know no end."""
     return [
         Request(item.utterance, item.seed, config.sampling, engine.precision, engine.max_tokens(item.predicted_s))

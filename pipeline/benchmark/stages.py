@@ -9,7 +9,8 @@ from pipeline.benchmark.s3gen import ALONE, gathered
 from pipeline.benchmark.sample import requests_of
 from pipeline.checks import judge
 from pipeline.config import BenchmarkConfig
-from pipeline.engine.chatterbox import ChatterboxEngine
+from pipeline.data import SAMPLE_RATE, never
+from pipeline.engine.chatterbox.engine import ChatterboxEngine
 from pipeline.engine.registry import build_engine
 from pipeline.plan import Planned
 from pipeline.store.wav import to_float, to_pcm16, write_wav
@@ -20,14 +21,16 @@ def stages(
     engine: ChatterboxEngine, planned: Sequence[Planned], config: BenchmarkConfig, folder: Path
 ) -> dict[str, float]:
     """Seconds of speech a second of each stage; checks and files on one thread, where a job has four of each."""
-    device, rate, seconds = engine.models.device, engine.sample_rate, {}
+    device, rate, seconds = engine.residency.models.device, SAMPLE_RATE, {}
     requests = requests_of(engine, planned, config)
-    list(engine.decoders.decode([replace(one, max_tokens=2) for one in requests], lambda: False))  # graphs are captured
+    list(
+        engine.residency.token_stage.decode([replace(one, max_tokens=2) for one in requests], never)
+    )  # graphs are captured
     with timed(device) as run:
-        decoded = list(engine.decoders.decode(requests, lambda: False))
+        decoded = list(engine.residency.token_stage.decode(requests, never))
     seconds["tokens"] = run.seconds
     with timed(device) as run:
-        speeches = list(engine.speaker.speak(decoded, lambda: False))
+        speeches = list(engine.residency.waveform_stage.speak(decoded, never))
     seconds["waveforms"] = run.seconds
     with timed(device) as run:
         for speech in speeches:
@@ -57,6 +60,6 @@ def alone(config: BenchmarkConfig, planned: Sequence[Planned]) -> float:
     engine.prepare()
     request = replace(requests_of(engine, planned[:1], config)[0], max_tokens=ALONE)
     for _ in range(2):  # the first prepares
-        with timed(engine.models.device) as run:
-            list(engine.synthesize([request], lambda: False))
+        with timed(engine.residency.models.device) as run:
+            list(engine.synthesize([request], never))
     return run.seconds

@@ -1,34 +1,50 @@
 """Stock Chatterbox on the engine's weights and device, in FP32 as stock loads it: what all speeds are held against."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from chatterbox.models.t3 import T3
 from chatterbox.models.t3.modules.cond_enc import T3Cond
 from torch import Tensor
 
 from pipeline.benchmark.machine import timed
 from pipeline.config import ChatterboxConfig
-from pipeline.engine import Request
-from pipeline.engine.chatterbox import ChatterboxEngine
-from pipeline.engine.chatterbox.model import S3GEN_FILE, load, load_t3
-from pipeline.engine.chatterbox.speak import SPEECH_TOKENS
-from pipeline.engine.chatterbox.tokens import Decoders
-from pipeline.watermark import Perth, load_perth
+from pipeline.data import SAMPLE_RATE, Request
+from pipeline.engine.chatterbox.engine import ChatterboxEngine
+from pipeline.engine.chatterbox.stock import S3GEN_FILE, T3_FILE, load
+from pipeline.engine.chatterbox.token_stage import TokenStage
+from pipeline.engine.chatterbox.vocabulary import SPEECH_TOKENS
+from pipeline.engine.chatterbox.voice import Conditionals
+from pipeline.watermark.perth import Perth, load_perth
+
+
+def load_t3(folder: Path, device: torch.device) -> T3:
+    """Stock's own decoder."""
+    t3 = load(T3_FILE, folder, device)
+    t3.cfg.num_hidden_layers = len(t3.tfmr.layers)
+    return t3
+
+
+def reference_of(voice: Conditionals) -> dict[str, Tensor | None]:
+    """What S3Gen takes as `ref_dict`, which it changes."""
+    names = ("prompt_token", "prompt_token_len", "prompt_feat", "embedding")
+    return {name: getattr(voice, name) for name in names} | dict(prompt_feat_len=None)
 
 
 class Stock:
     """One utterance after the other, as `ChatterboxTTS.generate` does it; each part is loaded when first asked for."""
 
     def __init__(self, engine: ChatterboxEngine) -> None:
-        self._engine, self.device = engine, engine.models.device
-        self._text_of = Decoders(engine.models, engine.voice, ChatterboxConfig(), usual="fp32").prompt_of
+        self._engine, self.device = engine, engine.residency.models.device
+        self._text_of = TokenStage(engine.residency.models, engine.voice, ChatterboxConfig(), usual="fp32").prompt_of
         self._modules: dict[str, torch.nn.Module] = {}
         self._perth = Perth(load_perth())  # on the CPU
 
     def tokens(self, request: Request, max_tokens: int | None = None) -> Tensor:
         """(num_tokens,) int64 on the device: all that T3 draws"""
-        t3 = self._module("t3", lambda: load_t3(self._engine.models.folder, self.device))
+        t3 = self._module("t3", lambda: load_t3(self._engine.residency.models.folder, self.device))
         voice, sampling = self._engine.voice("fp32"), request.sampling
         cond = T3Cond(
             speaker_emb=voice.speaker_emb,
@@ -45,10 +61,12 @@ class Stock:
 
     def samples(self, tokens: Tensor) -> np.ndarray:
         """(num_samples,) float32, watermarked"""
-        s3gen = self._module("s3gen", lambda: load(S3GEN_FILE, self._engine.models.folder, self.device))
+        s3gen = self._module("s3gen", lambda: load(S3GEN_FILE, self._engine.residency.models.folder, self.device))
         with torch.inference_mode():
-            speech, _ = s3gen.inference(tokens[tokens < SPEECH_TOKENS], ref_dict=self._engine.voice("fp32").gen())
-        (marked,) = self._perth.apply([speech[0].cpu().numpy()], self._engine.sample_rate)
+            speech, _ = s3gen.inference(
+                tokens[tokens < SPEECH_TOKENS], ref_dict=reference_of(self._engine.voice("fp32"))
+            )
+        (marked,) = self._perth.apply([speech[0].cpu().numpy()], SAMPLE_RATE)
         return marked
 
     def tokens_per_second(self, requests: Sequence[Request]) -> float:
@@ -62,7 +80,7 @@ class Stock:
         self.samples(self._tokens_of(rows[0], 10))
         with timed(self.device) as run:
             count = sum(len(self.samples(self._tokens_of(row))) for row in rows)
-        return count / self._engine.sample_rate / run.seconds
+        return count / SAMPLE_RATE / run.seconds
 
     def _tokens_of(self, row: Request | Tensor, most: int | None = None) -> Tensor:
         return self.tokens(row, most) if isinstance(row, Request) else row[:most].to(self.device)

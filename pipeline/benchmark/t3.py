@@ -9,13 +9,13 @@ import torch
 from pipeline.benchmark.machine import bandwidth, hardware, timed
 from pipeline.benchmark.sample import requests_of, spread
 from pipeline.benchmark.stock import Stock
-from pipeline.benchmark.table import Row, Rows
+from pipeline.benchmark.table import Figure, Figures
 from pipeline.config import BenchmarkConfig, ChatterboxConfig
-from pipeline.engine import Request
-from pipeline.engine.chatterbox import ChatterboxEngine
+from pipeline.data import TOKENS_PER_SECOND, Request, never
+from pipeline.engine.chatterbox.engine import ChatterboxEngine
 from pipeline.engine.chatterbox.t3.cache import bytes_per_row
 from pipeline.engine.chatterbox.t3.decoder import Decoded, Decoder
-from pipeline.engine.chatterbox.tokens import Decoders, kind_of
+from pipeline.engine.chatterbox.token_stage import TokenStage, decoder_key
 from pipeline.plan import Planned
 
 log = logging.getLogger(__name__)
@@ -24,26 +24,26 @@ ALONE = 8  # utterances decoded one by one
 COMPARED, STEPS = 8, 200  # utterances, and tokens of each, by which number formats are compared
 
 
-def measure(engine: ChatterboxEngine, planned: Sequence[Planned], config: BenchmarkConfig) -> list[Row]:
+def measure(engine: ChatterboxEngine, planned: Sequence[Planned], config: BenchmarkConfig) -> list[Figure]:
     """`planned` longest first; each is decoded to the length that its text predicts, or to its end."""
-    device = engine.models.device
+    device = engine.residency.models.device
     requests = requests_of(engine, planned, config)
-    rows = Rows("t3", hardware(device), dict(precision=str(engine.precision), checkpoint=engine.identity.model))
+    figures = Figures("t3", hardware(device), dict(precision=str(engine.precision), checkpoint=engine.identity.model))
     copied = bandwidth(device)
     stock = Stock(engine).tokens_per_second(spread(requests, config.stock_utterances))
     log.info("stock: %.1f tokens/s", stock)
-    _measure_speed(rows, engine, config.engine, requests, stock, copied)
-    _measure_speed(rows, engine, replace(config.engine, batch_size="1"), spread(requests, ALONE), stock, copied)
-    rows.add("memory copied", copied / 1e9, "GB/s")
+    _measure_speed(figures, engine, config.engine, requests, stock, copied)
+    _measure_speed(figures, engine, replace(config.engine, batch_size="1"), spread(requests, ALONE), stock, copied)
+    figures.add("memory copied", copied / 1e9, "GB/s")
     if engine.precision.t3 != "fp32":
         agreement, divergence = compare(engine, config.engine, spread(requests, COMPARED))
-        rows.add(f"{engine.precision.t3} has FP32's likeliest token", agreement, "share", steps=STEPS)
-        rows.add(f"KL of {engine.precision.t3} from FP32", divergence, "nats", steps=STEPS)
-    return rows.made
+        figures.add(f"{engine.precision.t3} has FP32's likeliest token", agreement, "share", steps=STEPS)
+        figures.add(f"KL of {engine.precision.t3} from FP32", divergence, "nats", steps=STEPS)
+    return figures.figures
 
 
 def _measure_speed(
-    rows: Rows,
+    figures: Figures,
     engine: ChatterboxEngine,
     options: ChatterboxConfig,
     requests: Sequence[Request],
@@ -51,30 +51,34 @@ def _measure_speed(
     copied: float,
 ) -> None:
     """Reading, refilling and the tail are in the time; loading weights and capturing graphs are apart from it."""
-    device = engine.models.device
+    device = engine.residency.models.device
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    decoders = Decoders(engine.models, engine.voice, options, usual=requests[0].precision.t3)
+    decoders = TokenStage(engine.residency.models, engine.voice, options, usual=requests[0].precision.t3)
     with timed(device) as start:
-        for _ in decoders.decode([replace(request, max_tokens=2) for request in requests], lambda: False):
+        for _ in decoders.decode([replace(request, max_tokens=2) for request in requests], never):
             pass
     with timed(device) as run:
-        decoded = [one for _, one in decoders.decode(requests, lambda: False)]
-    decoder, tokens = decoders.last, sum(len(one.tokens) for one in decoded)
+        decoded = [one for _, one in decoders.decode(requests, never)]
+    decoder, tokens = decoders.usual_decoder, sum(len(one.tokens) for one in decoded)
     least = bytes_moved(decoder, decoded) / copied
     log.info("%d utterances, %d tokens in %.2f s: %s", len(decoded), tokens, run.seconds, decoder.in_use())
     name, settings = f"batch {decoder.size}", dict(batch_size=decoder.size, tokens=tokens, utterances=len(requests))
-    rows.add(f"{name}: tokens", tokens / run.seconds, "1/s", stock, least / run.seconds, **settings)
-    rows.add(f"{name}: real time", tokens / run.seconds / 25, "x", stock / 25, **settings)
-    rows.add(f"{name}: first start, weights loaded, graphs captured", start.seconds, "s", **settings)
+    figures.add(f"{name}: tokens", tokens / run.seconds, "1/s", stock, least / run.seconds, **settings)
+    figures.add(
+        f"{name}: real time", tokens / run.seconds / TOKENS_PER_SECOND, "x", stock / TOKENS_PER_SECOND, **settings
+    )
+    figures.add(f"{name}: first start, weights loaded, graphs captured", start.seconds, "s", **settings)
     cache = decoder.cache.own
-    rows.add(f"{name}: keys and values", cache.nbytes / 2**30, "GiB", **settings)
-    rows.add(f"{name}: keys and values a position", cache.nbytes / cache.shape[2] / cache.shape[4], "bytes", **settings)
+    figures.add(f"{name}: keys and values", cache.nbytes / 2**30, "GiB", **settings)
+    figures.add(
+        f"{name}: keys and values a position", cache.nbytes / cache.shape[2] / cache.shape[4], "bytes", **settings
+    )
     if device.type == "cuda":
         peak, card = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
-        rows.add(f"{name}: peak memory", peak / 2**30, "GiB", **settings)
-        rows.add(f"{name}: peak memory, of the card", peak / card, "share", **settings)
+        figures.add(f"{name}: peak memory", peak / 2**30, "GiB", **settings)
+        figures.add(f"{name}: peak memory, of the card", peak / card, "share", **settings)
 
 
 def bytes_moved(decoder: Decoder, decoded: Sequence[Decoded]) -> int:
@@ -86,7 +90,7 @@ def bytes_moved(decoder: Decoder, decoded: Sequence[Decoded]) -> int:
     matrices = [tensor for layer in weights.layers for tensor in vars(layer).values()] + [weights.head]
     lengths = [(len(one.prompt.text), len(one.tokens)) for one in decoded]
     steps = max(max(tokens for _, tokens in lengths), -(-sum(tokens for _, tokens in lengths) // decoder.size))
-    rows = 2 if decoder.guided else 1  # only one of them reads the text
+    rows = 2 if decoder.cfg else 1  # only one of them reads the text
     positions = sum(text * tokens + rows * tokens * (tokens + 1) // 2 for text, tokens in lengths)
     each = bytes_per_row(len(weights.layers), weights.norm.shape[0], 1, weights.dtype)
     return steps * sum(tensor.nbytes for tensor in matrices) + positions * each
@@ -114,8 +118,8 @@ def compare(engine: ChatterboxEngine, options: ChatterboxConfig, requests: Seque
 
 
 def _filled(engine: ChatterboxEngine, options: ChatterboxConfig, requests: Sequence[Request]) -> Decoder:
-    decoders = Decoders(engine.models, engine.voice, options, usual=requests[0].precision.t3)
+    decoders = TokenStage(engine.residency.models, engine.voice, options, usual=requests[0].precision.t3)
     prompts = [replace(decoders.prompt_of(request), max_tokens=STEPS) for request in requests]
-    decoder = decoders.decoder_of(kind_of(requests[0], prompts[0]))
+    decoder = decoders.decoder_of(decoder_key(requests[0], prompts[0]))
     decoder.fill(prompts)
     return decoder

@@ -1,4 +1,4 @@
-"""Rows of a benchmark: on the screen and in `benchmark.json`. Knows nothing of what was measured."""
+"""Figures of a benchmark: on the screen and in `benchmark.json`. Knows nothing of what was measured."""
 
 import importlib.metadata
 import json
@@ -9,13 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.store import write_durably
+from pipeline.durable import write_durably
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Row:
+class Figure:
     """One figure. What stock or a physical limit has no say in is None."""
 
     stage: str
@@ -32,13 +32,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Figures:
     """A stage's rows as they are measured."""
 
     stage: str
     hardware: str
     settings: dict[str, Any]  # of all rows
-    made: list[Row] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
 
     def add(
         self,
@@ -52,11 +52,13 @@ class Rows:
         ratio = value / stock if stock else None
         today, version = f"{datetime.now():%Y-%m-%d}", importlib.metadata.version("torch")
         settings = self.settings | settings
-        row = Row(self.stage, name, value, unit, stock, ratio, bound_share, self.hardware, version, today, settings)
-        self.made.append(row)
+        figure = Figure(
+            self.stage, name, value, unit, stock, ratio, bound_share, self.hardware, version, today, settings
+        )
+        self.figures.append(figure)
 
 
-def show(rows: Sequence[Row]) -> str:
+def show(rows: Sequence[Figure]) -> str:
     """A table for people."""
     head = ("what", "ours", "stock", "ratio", "of the bound", "unit")
     cells = [head] + [
@@ -68,7 +70,7 @@ def show(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, f"{rows[0].hardware}, torch {rows[0].torch}, {rows[0].date}"] if rows else lines)
 
 
-def save(folder: Path, rows: Sequence[Row]) -> Path:
+def save(folder: Path, rows: Sequence[Figure]) -> Path:
     """Put `rows` in place of those of the same stages in `benchmark.json`; returns its path."""
     path = folder / "benchmark.json"
     stages = {row.stage for row in rows}

@@ -8,21 +8,20 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from pipeline.config import FP32, EspeakConfig, Precision
-from pipeline.engine import Identity, Request, Speech
+from pipeline.data import SAMPLE_RATE, Identity, Request, Speech
 from pipeline.errors import UserError
 
 # From espeak-ng's speak_lib.h.
 SYNCHRONOUS, DONT_EXIT, POS_CHARACTER, CHARS_UTF8, RATE, PITCH = 2, 0x8000, 1, 1, 1, 3
-SAMPLE_RATE = 24_000  # Hz; espeak-ng itself runs at 22,050
 
 Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
 class EspeakEngine:
-    sample_rate = SAMPLE_RATE
     device = "cpu"
     precision = FP32
-    ladder = ()  # the same words always give the same samples: a second attempt would change nothing
+    can_retry = False  # the same text always gives the same samples
+    safer = None
     unchecked = frozenset[str]()
 
     def __init__(self, options: EspeakConfig) -> None:
@@ -39,8 +38,6 @@ class EspeakEngine:
             voice_sha256="",
             options=dict(voice=options.voice, rate_wpm=options.rate_wpm, pitch=options.pitch),
         )
-
-    safer = None
 
     def prepare(self) -> None:
         self._speak("")
@@ -62,6 +59,9 @@ class EspeakEngine:
 
     def gpu_memory_gib(self) -> float:
         return 0.0
+
+    def padding(self) -> dict[str, float]:
+        return {}
 
     def _version(self) -> str:
         with fresh_library(self._library) as library:

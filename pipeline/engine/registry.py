@@ -4,22 +4,26 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.config import ModelConfig
-from pipeline.engine import Engine
+from pipeline.config import ChatterboxConfig, ModelConfig, Precision, VoiceConfig, VoicesConfig
+from pipeline.engine.protocol import Engine
+
+if TYPE_CHECKING:
+    from pipeline.engine.chatterbox.engine import ChatterboxEngine
 
 log = logging.getLogger(__name__)
 
 
 def _chatterbox(config: ModelConfig) -> Engine:
-    from pipeline.engine.chatterbox import ChatterboxEngine
+    from pipeline.engine.chatterbox.engine import ChatterboxEngine
 
     return ChatterboxEngine(config.engine, config.voice, config.precision, config.device)
 
 
 def _espeak(config: ModelConfig) -> Engine:
+    from pipeline.clip import read_clip
     from pipeline.engine.espeak import EspeakEngine
-    from pipeline.voice import read_clip
 
     if config.voice.path:
         read_clip(Path(os.path.expanduser(config.voice.path)))  # a draft tells early what the real run would refuse
@@ -33,3 +37,13 @@ ENGINES: dict[str, Callable[[ModelConfig], Engine]] = {"chatterbox": _chatterbox
 def build_engine(config: ModelConfig) -> Engine:
     """`UserError` for what is missing or wrong."""
     return ENGINES[config.engine.name](config)
+
+
+def build_voice_engine(config: VoicesConfig) -> "ChatterboxEngine":
+    """An engine that computes conditionals as a job's would; `UserError` for what is missing or wrong."""
+    from pipeline.engine.chatterbox.engine import ChatterboxEngine
+
+    weights = ChatterboxConfig(**vars(config.engine))
+    voice = VoiceConfig(prompt_seconds=config.voice.prompt_seconds)
+    precision = Precision(voice_encoder=config.precision.voice_encoder)
+    return ChatterboxEngine(weights, voice, precision, config.device)

@@ -6,17 +6,14 @@ that safe against a kill at any moment: WAV to a temporary name, fsync, rename, 
 
 import errno
 import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.book import Utterance
+from pipeline.data import Utterance
+from pipeline.durable import TEMPORARY, make_folder
 from pipeline.errors import UserError, WorkError
-
-TEMPORARY = ".tmp"
-_MAKING = threading.Lock()  # a folder that a thread finds there may not be durable yet: another is just making it
 
 
 @dataclass(frozen=True)
@@ -63,47 +60,21 @@ class RunFolder:
                 raise WorkError(f"no room for {self.root}: {error}; mend that, then run the same again") from error
             raise UserError(f"out={self.root} is not writable ({error}); choose another out=") from error
 
-    def litter(self) -> list[Path]:
-        """What killed processes were writing and never finished. Only for who is alone in the folder."""
-        places = (self.root.glob, (self.root / "runs").glob, (self.root / "journal").glob, (self.root / "wavs").rglob)
+    @property
+    def reuse(self) -> Path:
+        """Holds speech while it is taken over; see `store.reuse`."""
+        return self.root / "reuse"
+
+    def leftovers(self) -> list[Path]:
+        """What killed processes were writing and never finished. Only for a process that is alone in the folder."""
+        tops = (self.root, self.root / "runs", self.root / "journal", self.reuse)
+        places = (*(top.glob for top in tops), (self.root / "wavs").rglob)
         return [path for find in places for path in find(f"*{TEMPORARY}") if path.is_file()]
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """What the disk refuses ends the job, in one line; all that was durable stays so."""
+        """Turn an error of the disk into one line that ends the job; all that was durable stays so."""
         try:
             yield
         except OSError as error:
             raise WorkError(f"cannot write to {self.root}: {error}; mend that, then run the same again") from error
-
-
-def write_durably(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a file beside `path`, then make it `path`: whole or not at all, even if power fails."""
-    temporary = path.with_name(path.name + TEMPORARY)
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:  # a full disk needs the room; a signal should leave no litter
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_folder(path.parent)
-
-
-def make_folder(path: Path) -> None:
-    """Make `path` and what is missing above it, durably."""
-    with _MAKING:
-        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        path.mkdir(parents=True, exist_ok=True)
-        for folder in missing:
-            fsync_folder(folder.parent)
-
-
-def fsync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -1,6 +1,7 @@
 """What the journals say of each utterance now, and whether its WAV bears it out. Knows nothing of tables or texts."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +11,12 @@ from pathlib import Path
 from pipeline.store import RunFolder
 from pipeline.store.journal import Place, read_rows
 from pipeline.store.rollback import ROLLBACK
+from pipeline.store.schema import BOOKKEEPING, NAMES, Row
 from pipeline.store.wav import HEADER_BYTES
 
+log = logging.getLogger(__name__)
+
+NEEDED = {"id", "key", "status"}
 AUDIO = ("file_name", "num_samples", "audio_sha256")
 
 
@@ -29,30 +34,65 @@ class Entry:
     audio_sha256: str = ""
 
 
-def read_index(folder: RunFolder) -> dict[str, Entry]:
-    """The last row of each utterance: it tells what the utterance's WAV is now."""
-    index: dict[str, Entry] = {}
+class Index(dict[str, Entry]):
+    """The last row of each utterance, by its id: it tells what the utterance's WAV is now."""
+
+    def __init__(self) -> None:
+        self.spoken: dict[str, Entry] = {}  # the last row of each key that says ok, of whatever utterance, then or now
+        self.unknown_columns: set[str] = set()  # names that today's code does not know
+
+    @property
+    def next_generation(self) -> int:
+        return 1 + max((entry.generation for entry in self.values()), default=0)
+
+
+def read_index(folder: RunFolder) -> Index:
+    index = Index()
+    known = BOOKKEEPING.union(NAMES)
     for place, row in read_rows(folder.root / "journal"):
+        if not row.keys() >= NEEDED:
+            log.warning("%s: a row without id, key or status is passed over", place.journal)
+            continue
         if row["status"] == ROLLBACK:  # of no utterance
             continue
-        before = index.get(row["id"])
-        if before is None or row["generation"] >= before.generation:
-            audio = {name: row[name] for name in AUDIO} if row["status"] == "ok" else {}
-            index[row["id"]] = Entry(row["id"], row["key"], row["status"], row["generation"], place, **audio)
+        audio = {name: row[name] for name in AUDIO if name in row} if row["status"] == "ok" else {}
+        entry = Entry(row["id"], row["key"], row["status"], row.get("generation", 0), place, **audio)
+        _keep_newest(index, entry.id, entry)
+        if entry.status == "ok":
+            _keep_newest(index.spoken, entry.key, entry)
+        index.unknown_columns.update(row.keys() - known)
     return index
+
+
+def _keep_newest(entries: dict[str, Entry], name: str, entry: Entry) -> None:
+    before = entries.get(name)
+    if before is None or entry.generation >= before.generation:
+        entries[name] = entry
+
+
+def replaced_row(id: str) -> Row:
+    """Says that from here on no row vouches for the utterance's WAV: it is being written anew."""
+    return dict(id=id, key="", status="replaced")
 
 
 def is_done(entry: Entry | None, key: str, folder: RunFolder) -> bool:
     """An utterance is done when its last row says ok, for the same key, and its WAV is there in full length."""
-    if entry is None or entry.status != "ok" or entry.key != key:
-        return False
+    return entry is not None and entry.status == "ok" and entry.key == key and has_wav(entry, folder)
+
+
+def has_wav(entry: Entry, folder: RunFolder) -> bool:
+    """Whether there is a file of the right length where the entry says."""
+    return has_length(folder.root / entry.file_name, entry)
+
+
+def has_length(path: Path, entry: Entry) -> bool:
     try:
-        return os.path.getsize(folder.root / entry.file_name) == HEADER_BYTES + 2 * entry.num_samples
+        return os.path.getsize(path) == HEADER_BYTES + 2 * entry.num_samples
     except OSError:
         return False
 
 
-def spoilt(entries: Iterable[Entry], folder: RunFolder) -> list[Entry]:
+def changed_on_disk(entries: Iterable[Entry], folder: RunFolder) -> list[Entry]:
     """Those whose WAV is not, byte for byte, what was written."""
     with ThreadPoolExecutor() as pool:  # hashing and reading leave Python's lock
         checked = pool.map(lambda entry: (entry, sha256_of(folder.root / entry.file_name)), entries)

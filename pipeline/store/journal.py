@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.durable import fsync_folder
 from pipeline.errors import UserError
-from pipeline.store import fsync_folder
+from pipeline.store.schema import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Journal:
         Any thread may call it. Rows that wait for the disk at the same time share one fsync. Once that is refused, no
         row is taken any more: the system tells of it once, a later fsync would succeed, and the rows be lost.
         """
-        line = encode(row | {"generation": self._generation})
+        line = encode(row | {"generation": self._generation, "version": VERSION})
         with self._writing:
             self._raise_if_refused()
             self._write(line)
@@ -121,6 +122,13 @@ def decode(line: bytes) -> dict[str, Any] | None:
     if checksum != b'%08x"}\n' % zlib.crc32(data):
         return None
     return json.loads(data + b"}")
+
+
+def read_row(place: Place) -> dict[str, Any]:
+    """The row that `read_rows` found there."""
+    with open(place.journal, "rb") as file:
+        file.seek(place.offset)
+        return decode(file.readline())
 
 
 def read_rows(folder: Path) -> Iterator[tuple[Place, dict[str, Any]]]:

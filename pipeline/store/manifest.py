@@ -7,81 +7,23 @@ from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
+from pipeline.durable import write_durably
 from pipeline.plan import Planned
-from pipeline.store import RunFolder, write_durably
-from pipeline.store.edition import Edition
-from pipeline.store.index import Entry, is_done, read_index
+from pipeline.store import RunFolder
+from pipeline.store.index import Entry, Index, is_done, read_index
 from pipeline.store.journal import decode
+from pipeline.store.plan_snapshot import PlanSnapshot
+from pipeline.store.schema import Row, arrow_schema, complete_row, fit_row
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = "1"
 GROUP = 1024  # rows in memory at a time
 
-# name: (Arrow type as text, meaning). The README's table is made from it.
-COLUMNS: dict[str, tuple[str, str]] = {
-    "id": ("string", "book, chapter and index in the chapter"),
-    "file_name": ("string", "the WAV, relative to this file"),
-    "text": ("string", "the book's characters, white space collapsed"),
-    "spoken_text": ("string", "exactly what the model was given"),
-    "book": ("string", "the book's name"),
-    "chapter": ("int32", "chapter number; 0 stands before the first heading"),
-    "chapter_title": ("string", "the chapter's heading"),
-    "index": ("int32", "position in the chapter, from 0"),
-    "paragraph": ("int32", "paragraph in the chapter, from 0"),
-    "char_start": ("int64", "offset of the first character in the book (a byte-order mark not counted)"),
-    "char_end": ("int64", "offset behind the last character in the book"),
-    "pause_after_s": ("float32", "silence to insert behind it when joining, in seconds"),
-    "speaker": ("string", "the voice's name"),
-    "voice_sha256": ("string", "hash of the reference recording; empty: the engine's own voice"),
-    "language": ("string", "ISO 639-1 code"),
-    "duration": ("float64", "seconds"),
-    "num_samples": ("int64", "samples"),
-    "sample_rate": ("int32", "Hz"),
-    "audio_sha256": ("string", "hash of the WAV file's bytes"),
-    "seed": ("int64", "seed of the attempt that was kept"),
-    "params": ("string", "JSON: all options that change samples"),
-    "engine": ("string", "chatterbox or espeak"),
-    "model": ("string", "where the weights came from"),
-    "model_revision": ("string", "commit, or hash of the files"),
-    "precision": ("string", "number formats of the attempt that was kept"),
-    "status": ("string", "ok or failed"),
-    "error": ("string", "why it failed; empty when ok"),
-    "attempts": (
-        "list<struct<seed:int64,precision:string,reason:string>>",
-        "every attempt; reason is empty for the one that was kept",
-    ),
-    "watermarked": ("bool", "a watermark was put on and found again"),
-    "watermark_score": ("float32", "the detector's confidence in the written samples, 0 to 1"),
-    "synthetic": ("bool", "always true"),
-    "speech_tokens": ("list<int16>", "what S3Gen was given; null for engines without tokens"),
-    "peak_db": ("float32", "peak, dBFS"),
-    "rms_db": ("float32", "RMS, dBFS"),
-    "silence_ratio": ("float32", "share of 10 ms frames that are silent"),
-    "chars_per_second": ("float32", "characters of spoken text per second"),
-    "created_at": ("timestamp", "UTC"),
-    "key": ("string", "hash of all that changes samples"),
-}
 
-
-def schema() -> "pa.Schema":
-    """The table's explicit `pa.schema`, with its version in the metadata."""
-    import pyarrow as pa
-
-    attempt = pa.struct([("seed", pa.int64()), ("precision", pa.string()), ("reason", pa.string())])
-    special = {
-        "attempts": pa.list_(attempt),
-        "speech_tokens": pa.list_(pa.int16()),
-        "created_at": pa.timestamp("us", tz="UTC"),
-    }
-    types = {name: special.get(name) or pa.type_for_alias(kind) for name, (kind, _) in COLUMNS.items()}
-    return pa.schema(list(types.items()), metadata={"schema_version": SCHEMA_VERSION})
-
-
-def merge(folder: RunFolder, edition: Edition) -> tuple[int, int]:
+def merge(folder: RunFolder, snapshot: PlanSnapshot) -> tuple[int, int]:
     """Write both tables from all journals in the order of the plan; returns how many are ok and how many failed.
 
     Rows are read where the index says, a group at a time: a long book takes no more memory than a short one.
@@ -89,19 +31,22 @@ def merge(folder: RunFolder, edition: Edition) -> tuple[int, int]:
     with open(folder.root / "journal" / "merge.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         index = read_index(folder)
-        ok, failed = standing(folder, edition, index)
-        _write(folder.manifest, rows_of(edition, ok, index))
+        ok, failed = status_by_plan(folder, snapshot, index)
+        schema = schema_of(snapshot, [*ok, *failed], index)
+        _write(folder.manifest, rows_of(snapshot, ok, index), schema)
         if failed:
-            _write(folder.failed, rows_of(edition, failed, index))
+            _write(folder.failed, rows_of(snapshot, failed, index), schema)
         else:
             folder.failed.unlink(missing_ok=True)
     return len(ok), len(failed)
 
 
-def standing(folder: RunFolder, edition: Edition, index: Mapping[str, Entry]) -> tuple[list[Planned], list[Planned]]:
+def status_by_plan(
+    folder: RunFolder, snapshot: PlanSnapshot, index: Mapping[str, Entry]
+) -> tuple[list[Planned], list[Planned]]:
     """What of the plan is ok, and what has failed, under the keys it has now."""
     ok, failed = [], []
-    for item in edition.planned:
+    for item in snapshot.planned:
         entry = index.get(item.utterance.id)
         if is_done(entry, item.key, folder):
             ok.append(item)
@@ -110,7 +55,12 @@ def standing(folder: RunFolder, edition: Edition, index: Mapping[str, Entry]) ->
     return ok, failed
 
 
-def rows_of(edition: Edition, planned: Iterable[Planned], index: Mapping[str, Entry]) -> Iterator[dict[str, Any]]:
+def schema_of(snapshot: PlanSnapshot, planned: Iterable[Planned], index: Index) -> "pa.Schema":
+    """The tables' schema: today's columns, and those of these rows that today's code does not know."""
+    return arrow_schema(rows_of(snapshot, planned, index) if index.unknown_columns else ())
+
+
+def rows_of(snapshot: PlanSnapshot, planned: Iterable[Planned], index: Mapping[str, Entry]) -> Iterator[Row]:
     """Rows of the manifest, with a value for each column.
 
     What a row says of audio comes from the journal; what it says of the book comes from the plan, where offsets,
@@ -123,26 +73,28 @@ def rows_of(edition: Edition, planned: Iterable[Planned], index: Mapping[str, En
             if place.journal not in journals:
                 journals[place.journal] = stack.enter_context(open(place.journal, "rb"))
             journals[place.journal].seek(place.offset)
-            row = decode(journals[place.journal].readline()) | asdict(item.utterance) | {"speaker": edition.speaker}
-            row["created_at"] = datetime.fromisoformat(row["created_at"])
-            yield {name: row[name] for name in COLUMNS}
+            row = complete_row(decode(journals[place.journal].readline()))
+            row |= asdict(item.utterance) | dict(speaker=snapshot.speaker)
+            if row["created_at"]:
+                row["created_at"] = datetime.fromisoformat(row["created_at"])
+            yield row
 
 
-def tables(rows: Iterable[dict[str, Any]]) -> Iterator["pa.Table"]:
+def tables(rows: Iterable[Row], schema: "pa.Schema") -> Iterator["pa.Table"]:
     """`rows` as tables of `GROUP` rows."""
     import pyarrow as pa
 
-    rows = iter(rows)
-    while group := list(islice(rows, GROUP)):
-        yield pa.Table.from_pylist(group, schema=schema())
+    fitted = (fit_row(row, schema) for row in rows)
+    while group := list(islice(fitted, GROUP)):
+        yield pa.Table.from_pylist(group, schema=schema)
 
 
-def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def _write(path: Path, rows: Iterable[Row], schema: "pa.Schema") -> None:
     import pyarrow.parquet as pq
 
     def write(temporary: Path) -> None:
-        with pq.ParquetWriter(temporary, schema(), compression="zstd") as writer:
-            for table in tables(rows):
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for table in tables(rows, schema):
                 writer.write_table(table)
 
     write_durably(path, write)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.store import make_folder, write_durably
+from pipeline.durable import make_folder, write_durably
 
 FULL_SCALE = 32768
 HEADER_BYTES = 44  # of a WAV with PCM samples and nothing else

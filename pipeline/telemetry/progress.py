@@ -1,4 +1,4 @@
-"""Counts what happens and tells it: a bar on a terminal, log lines elsewhere, figures per window to a tracker.
+"""Counts what happens and shows it: a bar on a terminal, log lines elsewhere, figures per window to a tracker.
 
 Knows rows of the manifest and nothing of how speech is made.
 """
@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,6 @@ LOG_EVERY_S = 30.0  # between progress lines where there is no terminal
 class Window:
     """What happened since the window began."""
 
-    padding_waste: float
     started: float = field(default_factory=time.monotonic)
     utterances: int = 0
     failed: int = 0
@@ -47,7 +47,6 @@ class Window:
             "wall_s": round(wall, 3),
             "x_realtime": round(self.audio_s / wall, 2),
             "tokens_per_second": round(self.tokens / wall, 1),
-            "padding_waste": round(self.padding_waste, 4),
             **{f"bad_attempts/{reason}": count for reason, count in sorted(self.bad_attempts.items())},
         }
 
@@ -60,20 +59,21 @@ class Telemetry:
 
         self._tracker = tracker
         self._total = total
-        self._all = Window(padding_waste=0.0)
-        self._window = Window(padding_waste=0.0)
+        self._all = Window()
+        self._window = Window()
         self._windows: list[dict[str, float]] = []
-        self._told = time.monotonic()
+        self._logged = time.monotonic()
         self._bar = tqdm(total=total, unit="utt", disable=not sys.stderr.isatty(), dynamic_ncols=True)
 
-    def window_starts(self, padding_waste: float) -> None:
-        self._window = Window(padding_waste)
+    def start_window(self) -> None:
+        self._window = Window()
 
-    def bad_attempt(self, reason: str) -> None:
+    def count_bad_attempt(self, reason: str) -> None:
         self._window.bad_attempts[reason] += 1
         self._all.bad_attempts[reason] += 1
 
-    def utterance(self, row: dict[str, Any]) -> None:
+    def count(self, row: dict[str, Any]) -> None:
+        """A row that has become durable."""
         self._window.add(row)
         self._all.add(row)
         self._tracker.utterance(row)
@@ -81,12 +81,14 @@ class Telemetry:
         self._bar.update()
         if row["status"] != "ok":
             log.warning("%s failed after %d attempt(s): %s", row["id"], len(row["attempts"]), row["error"])
-        if self._bar.disable and time.monotonic() - self._told > LOG_EVERY_S:
-            self._told = time.monotonic()
+        if self._bar.disable and time.monotonic() - self._logged > LOG_EVERY_S:
+            self._logged = time.monotonic()
             log.info("%d of %d utterances, %s, %s left", self._all.utterances, self._total, self._state(), self._left())
 
-    def window_ends(self, gpu_memory_gib: float) -> None:
+    def end_window(self, gpu_memory_gib: float, padding: Mapping[str, float]) -> None:
+        """`padding`: what share of a stage's work was padding, by stage."""
         figures = self._window.figures() | {"gpu_memory_gib": round(gpu_memory_gib, 3)}
+        figures |= {f"padding/{stage}": round(share, 4) for stage, share in padding.items()}
         self._windows.append(figures)
         self._tracker.log(figures)
         log.info("window done: %s", ", ".join(f"{name} {value:g}" for name, value in figures.items()))
@@ -95,7 +97,6 @@ class Telemetry:
         """Close the bar and the tracker; returns the whole run's figures, and each window's."""
         self._bar.close()
         figures = self._all.figures()
-        del figures["padding_waste"]  # a window's figure
         self._tracker.finish(figures)
         return figures | {"windows": self._windows}
 

@@ -6,14 +6,13 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import GenerateConfig
-from pipeline.store import write_durably
+from pipeline.durable import write_durably
 
 log = logging.getLogger(__name__)
 
@@ -47,20 +46,6 @@ class RunRecord:
             write_durably(path, lambda temporary: temporary.write_text(text))
         except OSError as error:  # the disk is full: the journal is what matters, and says so itself
             log.warning("no run record: %s", error)
-
-
-def read_records(folder: Path) -> Iterator[dict[str, Any]]:
-    """Those of a run's folder, the newest first; one that is no JSON object is passed over, with a warning."""
-    try:
-        names = os.listdir(folder / "runs")
-    except OSError as error:
-        log.warning("no run record: %s", error)
-        return
-    for path in (folder / "runs" / name for name in sorted(names, reverse=True) if name.endswith(".json")):
-        try:
-            yield dict(json.loads(path.read_text()).items())
-        except (OSError, ValueError, AttributeError) as error:
-            log.warning("%s cannot be read: %s", path, error)
 
 
 def versions() -> dict[str, str]:

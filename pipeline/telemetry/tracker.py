@@ -142,6 +142,11 @@ class Wandb:
         self._child = None
 
 
+def open_tracker(options: WandbConfig, folder: Path, shard: str, config: dict[str, Any]) -> Tracker:
+    """`shard` names the W&B run in the folder's group; `config` is what W&B shows of the options."""
+    return NoTracker() if options.mode == "disabled" else Wandb(options, folder, shard, config)
+
+
 def start_child(home: Path) -> subprocess.Popen[bytes]:
     """W&B's process; `home` takes all that wandb would put into the user's home."""
     home.mkdir(exist_ok=True)

@@ -18,7 +18,7 @@ from shlex import quote
 from textwrap import shorten
 from typing import Any, BinaryIO
 
-from pipeline.store import write_durably
+from pipeline.durable import write_durably
 
 # The job waits `tracker.FINISH_S` at its end. Unless the machine is overloaded that is enough for a server that has
 # been silent from the start, in a job of no time at all, and for one that falls silent in the middle.

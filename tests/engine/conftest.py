@@ -1,8 +1,5 @@
 """The tiny stand-in, written once for all of Chatterbox's tests, an engine and a decoder of it, and stock beside it."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +9,16 @@ import torch
 from chatterbox.models.t3.modules.cond_enc import T3Cond
 from transformers.generation.logits_process import MinPLogitsWarper
 
-from pipeline.book import Utterance
+from pipeline.benchmark.stock import load_t3
 from pipeline.config import FP32, ChatterboxConfig, Precision, Sampling, VoiceConfig
-from pipeline.engine import Request
-from pipeline.engine.chatterbox import ChatterboxEngine
-from pipeline.engine.chatterbox.model import T3, Models, load_t3
+from pipeline.data import Request, Utterance
+from pipeline.engine.chatterbox.engine import ChatterboxEngine
+from pipeline.engine.chatterbox.loaded import LoadedModels
+from pipeline.engine.chatterbox.stock import T3
 from pipeline.engine.chatterbox.t3.decoder import Decoder
 from pipeline.engine.chatterbox.t3.slots import Prompt
 from pipeline.engine.chatterbox.t3.transformer import read_prefix
-from pipeline.voice import Conditionals
+from pipeline.engine.chatterbox.voice import Conditionals
 
 TEXT = "Is anyone there? asked the traveller, and he knocked a second time."
 
@@ -58,22 +56,6 @@ def ask() -> Callable[..., Request]:
     return make
 
 
-@pytest.fixture
-def compare_kernels() -> Callable[..., None]:
-    """`compare_kernels(script, device, ...)` in a process of its own: Triton decides when it is imported whether to
-    interpret, as it has to on a CPU.
-    """
-    pytest.importorskip("triton")
-
-    def compare(script: str, device: str, *arguments: str) -> None:
-        interpret = dict(TRITON_INTERPRET="1") if device == "cpu" else {}
-        command = [sys.executable, "-c", script, device, *arguments]
-        run = subprocess.run(command, capture_output=True, text=True, env=os.environ | interpret)
-        assert run.returncode == 0, run.stderr
-
-    return compare
-
-
 @dataclass(frozen=True)
 class StockStep:
     """One step of stock's decoder."""
@@ -92,7 +74,7 @@ def stock_t3(tiny) -> T3:
 @pytest.fixture(scope="session")
 def make_prompt(engine) -> Callable[..., Prompt]:
     def make(text: str = TEXT, seed: int = 1, tokens: int = 20, **sampling) -> Prompt:
-        words = engine.models.tokenizer.text_to_tokens(text)[0].tolist()
+        words = engine.residency.models.tokenizer.text_to_tokens(text)[0].tolist()
         return Prompt((255, *words, 0), seed, Sampling(**sampling), tokens)
 
     return make
@@ -100,10 +82,10 @@ def make_prompt(engine) -> Callable[..., Prompt]:
 
 @pytest.fixture(scope="session")
 def make_decoder(engine) -> Callable[..., Decoder]:
-    models = engine.models
+    models = engine.residency.models
 
     def make(
-        size: int, max_tokens: int = 200, exaggeration: float = 0.5, models: Models = models, **options
+        size: int, max_tokens: int = 200, exaggeration: float = 0.5, models: LoadedModels = models, **options
     ) -> Decoder:
         weights = models.t3(torch.float32)
         prefix = read_prefix(weights, models.builtin_voice, exaggeration, text_length=128)
@@ -116,7 +98,9 @@ def make_decoder(engine) -> Callable[..., Decoder]:
 def run_stock(engine, stock_t3) -> Callable[..., list[StockStep]]:
     """What stock's own `T3.inference` does for a prompt, by default with the tiny stand-in's weights."""
 
-    def run(prompt: Prompt, t3: T3 = stock_t3, voice: Conditionals = engine.models.builtin_voice) -> list[StockStep]:
+    def run(
+        prompt: Prompt, t3: T3 = stock_t3, voice: Conditionals = engine.residency.models.builtin_voice
+    ) -> list[StockStep]:
         sampling, steps = prompt.sampling, []
         min_p, multinomial = MinPLogitsWarper.__call__, torch.multinomial
 

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from chatterbox.models.s3gen import hifigan
 from torch import Tensor
 
-from pipeline.engine.chatterbox.s3gen.noise import FLOW, PHASES, SOURCE, normal, uniform
-from pipeline.engine.chatterbox.s3gen.vocoder_weights import Weights
+from pipeline.device.random import normal, uniform
+from pipeline.engine.chatterbox.s3gen.streams import FLOW, PHASES, SOURCE
+from pipeline.engine.chatterbox.s3gen.vocoder_weights import VocoderWeights
 
 
 @contextmanager
-def stocks_noise(weights: Weights, seed: int) -> Iterator[None]:
+def stocks_noise(weights: VocoderWeights, seed: int) -> Iterator[None]:
     """Stock draws what `seed` has here: the flow's start, the harmonics' phases, the source's noise.
 
     Here a sample has one normal number where stock has nine, of which only the sum by weight is heard.

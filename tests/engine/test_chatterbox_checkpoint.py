@@ -100,7 +100,7 @@ def test_a_stack_without_any_block_is_no_smaller_model(folder):
 
 
 def test_half_precision_and_the_old_names_of_weight_norm_load(folder, engine):
-    from pipeline.engine.chatterbox.model import Models
+    from pipeline.engine.chatterbox.loaded import LoadedModels
 
     def as_an_older_torch_saved_it(tensors):
         for name in list(tensors):
@@ -111,8 +111,8 @@ def test_half_precision_and_the_old_names_of_weight_norm_load(folder, engine):
 
     change_tensors(folder, "s3gen.safetensors", as_an_older_torch_saved_it)
     check(resolve(str(folder), None, folder / "cache"))
-    loaded = Models(folder, torch.device("cpu"), 10).s3gen.state_dict()
-    for name, tensor in engine.models.s3gen.state_dict().items():
+    loaded = LoadedModels(folder, torch.device("cpu"), 10).s3gen.state_dict()
+    for name, tensor in engine.residency.models.s3gen.state_dict().items():
         assert loaded[name].dtype == tensor.dtype
         assert torch.allclose(loaded[name], tensor, rtol=1e-3, atol=1e-6), name
 

@@ -8,8 +8,9 @@ import soundfile
 import torch
 from chatterbox.tts import ChatterboxTTS
 
-from pipeline import voice
+from pipeline.clip import read_clip
 from pipeline.config import VoiceConfig
+from pipeline.engine.chatterbox import voice
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +33,10 @@ def narrator(make_engine, clip):
 
 
 def test_conditionals_are_those_that_stock_prepares(narrator, clip, stock_t3):
-    models = narrator.models
+    models = narrator.residency.models
     stock = ChatterboxTTS(stock_t3, *models.voice_modules(), models.tokenizer, "cpu")
     stock.prepare_conditionals(clip)
-    ours = narrator.conditionals_of(voice.read_clip(clip), "fp32")
+    ours = narrator.conditionals_of(read_clip(clip), "fp32")
     for name, tensor in {**vars(stock.conds.t3), **stock.conds.gen}.items():
         if hasattr(ours, name):
             assert torch.equal(getattr(ours, name), tensor), name
@@ -47,7 +48,7 @@ def test_the_voice_is_heard_and_named(narrator, engine, ask, clip):
     (builtin,), (mine,) = engine.synthesize([ask()], lambda: False), narrator.synthesize([ask()], lambda: False)
     assert mine.error == "" and not np.array_equal(builtin.tokens, mine.tokens)
     assert narrator.identity.speaker == "narrator" and engine.identity.speaker == "builtin"
-    assert narrator.identity.voice_sha256 == voice.read_clip(clip).sha256 and engine.identity.voice_sha256 == ""
+    assert narrator.identity.voice_sha256 == read_clip(clip).sha256 and engine.identity.voice_sha256 == ""
 
 
 def test_the_next_run_computes_nothing_and_loads_no_voice_encoder(narrator, make_engine, ask, clip, monkeypatch):
@@ -57,15 +58,15 @@ def test_the_next_run_computes_nothing_and_loads_no_voice_encoder(narrator, make
     later.prepare()
     (second,) = later.synthesize([ask(exaggeration=0.5)], lambda: False)
     assert np.array_equal(first.samples, second.samples) and later.identity.speaker == "Ann"
-    assert "voice_encoder" not in vars(later.models)
+    assert "voice_encoder" not in vars(later.residency.models)
 
 
 @pytest.mark.long
 def test_a_shorter_prompt_is_another_voice(narrator, make_engine, ask, clip, caplog):
     short = make_engine(voice=VoiceConfig(path=str(clip), prompt_seconds=1.0))
     short.prepare()
-    with caplog.at_level(logging.INFO, logger="pipeline.voice"):
+    with caplog.at_level(logging.INFO, logger="pipeline.engine.chatterbox.voice"):
         (speech,) = short.synthesize([ask()], lambda: False)
     assert speech.error == "" and "computing the conditionals" in caplog.text
-    made = short.conditionals_of(voice.read_clip(clip), "fp32")
+    made = short.conditionals_of(read_clip(clip), "fp32")
     assert made.prompt_token.shape == made.cond_prompt_speech_tokens.shape == (1, 25)

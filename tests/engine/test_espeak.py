@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from pipeline.book import Utterance
 from pipeline.config import FP32, EspeakConfig, GenerateConfig, Sampling, VoiceConfig
-from pipeline.engine import Request
+from pipeline.data import Request, Utterance
 from pipeline.engine.espeak import EspeakEngine
 from pipeline.engine.registry import build_engine
 from pipeline.errors import UserError

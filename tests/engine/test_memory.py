@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.config import FP32, Precision
-from pipeline.engine.chatterbox import render, stand_in
+from pipeline.device.offload import Offloaded, num_bytes
+from pipeline.engine.chatterbox import residency, stand_in
+from pipeline.engine.chatterbox.loaded import LoadedModels, verify
 from pipeline.engine.chatterbox.memory import fitting, s3gen_bytes, wants_phases
-from pipeline.engine.chatterbox.model import S3GEN_FILE, T3_FILE, Models, load, verify
-from pipeline.engine.chatterbox.render import Renderer
+from pipeline.engine.chatterbox.residency import Residency
 from pipeline.engine.chatterbox.s3gen.flow import Flow
-from pipeline.engine.chatterbox.shelf import Shelf, num_bytes
+from pipeline.engine.chatterbox.stock import S3GEN_FILE, T3_FILE, load
 from pipeline.engine.chatterbox.t3.decoder import Decoder
 from pipeline.errors import OutOfMemory
 
@@ -53,7 +54,10 @@ def test_as_many_utterances_fit_as_memory_has_room_for():
 
 
 def test_what_s3gen_takes_on_a_card_is_read_from_the_files_header(engine, tiny):
-    found = sum(num_bytes(one) for one in (engine.models.flow("fp32").weights, engine.models.vocoder("fp32").weights))
+    found = sum(
+        num_bytes(one)
+        for one in (engine.residency.models.flow("fp32").weights, engine.residency.models.vocoder("fp32").weights)
+    )
     assert found == pytest.approx(s3gen_bytes(tiny / S3GEN_FILE, FP32), rel=0.1)
     half = s3gen_bytes(tiny / S3GEN_FILE, Precision("bf16", "bf16", "bf16", "fp32"))
     assert half * 2 == s3gen_bytes(tiny / S3GEN_FILE, FP32)
@@ -68,20 +72,20 @@ class Some:
 
 def test_weights_leave_and_come_back_as_they_were():
     some = Some((torch.randn(3), torch.randn(4)), torch.nn.Linear(2, 2), "some")
-    shelf = Shelf(some, CPU)
+    shelf = Offloaded(some, CPU)
     assert shelf.get() is some and num_bytes(some) == 4 * (3 + 4 + 6)
-    shelf.put_away()
+    shelf.offload()
     assert shelf.look().name == "some"
     again = shelf.get()
     assert all(map(torch.equal, again.pair, some.pair)) and torch.equal(again.module.weight, some.module.weight)
-    shelf.put_away()
+    shelf.offload()
     assert torch.equal(shelf.get().pair[0], some.pair[0])
 
 
 def rendered(engine, requests, phased=None):
     engine.prepare()
     if phased is not None:
-        engine._renderer.phased = phased
+        engine.residency._phased = phased
     spoken = {speech.request: speech for speech in engine.synthesize(requests, lambda: False)}
     assert spoken.keys() == set(requests) and not any(speech.error for speech in spoken.values())
     return spoken
@@ -94,7 +98,10 @@ def test_in_turns_the_same_is_spoken_window_after_window_and_only_one_is_there(m
 
     def noting(method, who):
         def noted(*args):
-            shelves = [*engine.models.t3s.values(), *(one.shelf for one in engine.models.flows.values())]
+            shelves = [
+                *engine.residency.models.t3s.values(),
+                *(one.offloaded for one in engine.residency.models.flows.values()),
+            ]
             here.append((who, [shelf._here is not None for shelf in shelves]))
             return method(*args)
 
@@ -115,16 +122,16 @@ def test_in_turns_the_same_is_spoken_window_after_window_and_only_one_is_there(m
 def test_in_turns_it_stops_between_them(make_engine, ask):
     engine = make_engine()
     engine.prepare()
-    engine._renderer.phased = True
+    engine.residency._phased = True
     asked = iter([False] * 8)
     assert list(engine.synthesize([ask(tokens=25)], lambda: next(asked, True))) == []
-    assert not engine.models.flows
+    assert not engine.residency.models.flows
 
 
 @pytest.fixture
 def turns(monkeypatch):
     """As on a card with engine.memory=auto."""
-    monkeypatch.setattr(Renderer, "_may_take_turns", property(lambda self: not vars(self).get("phased")), raising=True)
+    monkeypatch.setattr(Residency, "_may_take_turns", property(lambda self: not self._phased), raising=True)
 
 
 def once(method, error=NO_MEMORY, times=1):
@@ -154,7 +161,7 @@ def test_nothing_is_lost_where_memory_runs_out(make_engine, ask, turns, monkeypa
     requests = [ask(seed=seed, tokens=6) for seed in range(3)]
     engine = make_engine()
     engine.prepare()
-    of = type(engine.models) if of == "models" else of
+    of = type(engine.residency.models) if of == "models" else of
     monkeypatch.setattr(of, where, once(getattr(of, where), times=times))
     with caplog.at_level(logging.WARNING):
         spoken = {speech.request: speech for speech in engine.synthesize(requests, lambda: False)}
@@ -182,7 +189,7 @@ def test_while_loading_weights_are_the_files_own_bytes(tiny):
 
 
 def test_weights_in_another_format_than_was_asked_for_are_an_error(engine):
-    flow = engine.models.flow("fp32").weights
+    flow = engine.residency.models.flow("fp32").weights
     with pytest.raises(RuntimeError, match="the weights of the flow are .*float32.* where torch.bfloat16 was wanted"):
         verify("the flow", (flow.encoder, flow.estimator), torch.bfloat16)
 
@@ -204,13 +211,15 @@ def test_a_checkpoint_saved_in_half_precision_loads_as_it_is(make_engine, ask, t
 
 
 def test_turns_are_short_enough_that_a_stop_costs_little(make_engine, ask, monkeypatch):
-    monkeypatch.setattr(render, "TURN", 2)
+    monkeypatch.setattr(residency, "TURN", 2)
     engine, decoded = make_engine(), []
     engine.prepare()
-    engine._renderer.phased = True
-    decode = engine.decoders.decode
+    engine.residency._phased = True
+    decode = engine.residency.token_stage.decode
     monkeypatch.setattr(
-        engine.decoders, "decode", lambda some, stopping: decoded.append(len(some)) or decode(some, stopping)
+        engine.residency.token_stage,
+        "decode",
+        lambda some, stopping: decoded.append(len(some)) or decode(some, stopping),
     )
     requests = [ask(seed=seed, tokens=5) for seed in range(5)]
     spoken = {speech.request for speech in engine.synthesize(requests, lambda: False)}
@@ -220,19 +229,23 @@ def test_turns_are_short_enough_that_a_stop_costs_little(make_engine, ask, monke
 def test_what_ran_out_of_memory_side_by_side_takes_turns_in_a_safer_precision_too(make_engine, ask, turns, monkeypatch):
     engine = make_engine(precision=Precision("bf16", "fp32", "fp32", "fp32"))
     engine.prepare()
-    monkeypatch.setattr(Models, "load_waveforms", once(Models.load_waveforms))
+    monkeypatch.setattr(LoadedModels, "load_waveforms", once(LoadedModels.load_waveforms))
     list(engine.synthesize([ask(tokens=3, precision=engine.precision)], lambda: False))
     assert engine.in_use()["memory"] == "phased"
     engine.use(FP32)
-    assert list(engine.models.t3s) == []  # BF16's are freed
+    assert list(engine.residency.models.t3s) == []  # BF16's are freed
     (speech,) = engine.synthesize([ask(tokens=3)], lambda: False)
-    assert speech.error == "" and engine.in_use()["memory"] == "phased" and list(engine.models.t3s) == [torch.float32]
+    assert (
+        speech.error == ""
+        and engine.in_use()["memory"] == "phased"
+        and list(engine.residency.models.t3s) == [torch.float32]
+    )
 
 
 def test_an_engine_that_nobody_knows_leaves_nothing_behind(make_engine, ask):
     engine = make_engine()
     rendered(engine, [ask(tokens=3)])
-    known = weakref.ref(engine.models)
+    known = weakref.ref(engine.residency.models)
     del engine
     make_engine().prepare()
     assert known() is None
@@ -241,7 +254,7 @@ def test_an_engine_that_nobody_knows_leaves_nothing_behind(make_engine, ask):
 @pytest.mark.gpu
 def test_in_turns_a_cards_memory_holds_one_at_a_time(cache, ask):
     from pipeline.config import ChatterboxConfig, VoiceConfig
-    from pipeline.engine.chatterbox import ChatterboxEngine
+    from pipeline.engine.chatterbox.engine import ChatterboxEngine
 
     def made(memory):
         options = ChatterboxConfig(

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from jobs.options import choices
+from pipeline.clip import read_clip
 from pipeline.config import FP32, Precision
-from pipeline.engine.chatterbox import precision
-from pipeline.engine.chatterbox.precision import float32_math, formats, resolve, safer, switches
+from pipeline.device import dtypes
+from pipeline.device.dtypes import float32_math, formats, resolve, safer, switches
 from pipeline.engine.chatterbox.s3gen.vocoder import Vocoder
-from pipeline.voice import compute, conditionals, read_clip
+from pipeline.engine.chatterbox.voice import compute, compute_or_read
 
 pytestmark = pytest.mark.usefixtures("bf16")
 
@@ -49,9 +50,9 @@ def test_what_a_device_does_not_have_is_fp32_and_said(card, caplog):
 
 
 def test_a_cpu_has_bf16_where_its_processor_has(monkeypatch):
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(dtypes, "cpu_has_bf16", lambda: True)
     assert resolve(Precision(*["bf16"] * 4), CPU) == Precision("bf16", "bf16", "fp32", "fp32")
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(dtypes, "cpu_has_bf16", lambda: False)
     assert resolve(Precision(*["bf16"] * 4), CPU) == FP32
 
 
@@ -103,7 +104,7 @@ def test_an_engine_leaves_none_of_torchs_switches_changed(make_engine, ask):
 @pytest.mark.parametrize("dtype, most", [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
 def test_the_vocoder_in_half_precision_says_the_same_but_for_rounding(engine, dtype, most):
     """The noise and the pitch are FP32's, so that samples can be compared."""
-    stock = engine.models.s3gen.mel2wav
+    stock = engine.residency.models.s3gen.mel2wav
     mel = torch.randn(80, 30, generator=torch.Generator().manual_seed(0)) - 2
     (exact,) = Vocoder(stock, CPU)([mel], [1], "fp32", 2**32)
     (rounded,) = Vocoder(stock, CPU, dtype)([mel], [1], "bf16", 2**32)
@@ -113,19 +114,19 @@ def test_the_vocoder_in_half_precision_says_the_same_but_for_rounding(engine, dt
 
 def test_half_precision_of_the_voice_encoder_is_near_fp32_and_what_is_no_number_is_told(engine, tmp_path, monkeypatch):
     clip = read_clip(NARRATOR)
-    exact = compute(clip, *engine.models.voice_modules(), 3.0, "fp32")
-    half = compute(clip, *engine.models.voice_modules(), 3.0, "bf16")
+    exact = compute(clip, *engine.residency.models.voice_modules(), 3.0, "fp32")
+    half = compute(clip, *engine.residency.models.voice_modules(), 3.0, "bf16")
     assert torch.cosine_similarity(exact.speaker_emb, half.speaker_emb) > 0.999
     assert half.speaker_emb.dtype == torch.float32 and not torch.equal(exact.speaker_emb, half.speaker_emb)
     assert torch.equal(exact.prompt_token, half.prompt_token) and torch.equal(exact.embedding, half.embedding)
 
     def broken():
-        s3gen, encoder = engine.models.voice_modules()
+        s3gen, encoder = engine.residency.models.voice_modules()
         encoder.proj.weight.fill_(torch.inf)
         return s3gen, encoder
 
     with pytest.raises(FloatingPointError, match="its embedding in bf16 is no number"):
-        conditionals(clip, broken, revision="", prompt_seconds=3.0, precision="bf16", cache=tmp_path)
+        compute_or_read(clip, broken, revision="", prompt_seconds=3.0, precision="bf16", cache=tmp_path)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
@@ -139,13 +140,13 @@ main("generate", GenerateConfig, generate)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number_format", precision.WEIGHTS)
+@pytest.mark.parametrize("number_format", dtypes.DTYPES)
 def test_no_format_makes_torch_warn(number_format, cache, tmp_path):
     warned_by(number_format, "cpu", cache, tmp_path)
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("number_format", precision.WEIGHTS)
+@pytest.mark.parametrize("number_format", dtypes.DTYPES)
 def test_no_format_makes_torch_warn_on_a_gpu(number_format, cache, tmp_path):
     warned_by(number_format, "cuda", cache, tmp_path)
 

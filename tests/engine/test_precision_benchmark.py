@@ -11,12 +11,12 @@ import torch
 
 from pipeline.benchmark import outcome
 from pipeline.benchmark.likeness import embeddings, flow_distance, mel_distance
-from pipeline.benchmark.outcome import COLUMNS, FIGURES, Outcome
-from pipeline.engine.chatterbox.model import VOICE_ENCODER_FILE, load
+from pipeline.benchmark.outcome import COLUMNS, FIGURES, PolicyOutcome
+from pipeline.engine.chatterbox.stock import VOICE_ENCODER_FILE, load
 
 RATE = 24_000
-FP32 = Outcome("fp32", "fp32", 100.0, 10.0, 5.0, 12.5, 8.0, 2.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0)
-BROKEN = Outcome("fp16", "fp16", 200.0, 20.0, 9.0, 7.5, 4.0, 1.0, None, None, None, None, None, 3)
+FP32 = PolicyOutcome("fp32", "fp32", 100.0, 10.0, 5.0, 12.5, 8.0, 2.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0)
+BROKEN = PolicyOutcome("fp16", "fp16", 200.0, 20.0, 9.0, 7.5, 4.0, 1.0, None, None, None, None, None, 3)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_csv_has_a_line_a_policy_and_nothing_where_nothing_is_known(tmp_path):
     with open(tmp_path / "precision.csv", newline="") as file:
         head, exact, broken = csv.reader(file)
     assert tuple(head) == COLUMNS and exact[:3] == ["fp32", "fp32", "100.0"] and broken[-5:] == ["", "", "", "", "3"]
-    rows = outcome.rows([FP32, BROKEN], "a card", {})
+    rows = outcome.figures([FP32, BROKEN], "a card", {})
     assert len(rows) == 2 * len(FIGURES) - 5 and all(row.value is not None for row in rows)
 
 

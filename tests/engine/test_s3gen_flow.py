@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.engine.chatterbox.s3gen import flow as module
+from pipeline.benchmark.stock import reference_of
+from pipeline.device.offload import Offloaded
 from pipeline.engine.chatterbox.s3gen.flow import Flow
 from pipeline.engine.chatterbox.s3gen.pack import BLOCK, make_pack
-from pipeline.engine.chatterbox.shelf import Shelf
+from pipeline.engine.chatterbox.tuning import TUNING, Tuning
 
 from .noise import stocks_noise
 
@@ -19,7 +20,7 @@ STEPS = 3
 
 @pytest.fixture(scope="module")
 def flow(engine):
-    return Flow(engine.models.s3gen.flow, CPU, "fp32", STEPS)
+    return Flow(engine.residency.models.s3gen.flow, CPU, "fp32", STEPS)
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +32,10 @@ def asked():
 @pytest.fixture(scope="module")
 def expected(engine, asked):
     """Stock's mels, each alone. (80, frames)"""
-    models, made = engine.models, []
+    models, made = engine.residency.models, []
     for tokens, seed in zip(*asked, strict=True):
         with stocks_noise(models.vocoder("fp32").weights, seed):
-            gen = models.builtin_voice.gen()
+            gen = reference_of(models.builtin_voice)
             made.append(models.s3gen.flow_inference(tokens, ref_dict=gen, n_cfm_timesteps=STEPS, finalize=True)[0])
     return made
 
@@ -42,13 +43,13 @@ def expected(engine, asked):
 @pytest.mark.parametrize("count", range(1, 10))
 def test_ragged_mels_are_stocks_to_the_last_frame_of_the_shortest(count, flow, asked, expected, engine):
     tokens, seeds = (part[-count:] for part in asked)
-    mels = flow(tokens, seeds, engine.models.builtin_voice)
+    mels = flow(tokens, seeds, engine.residency.models.builtin_voice)
     for mel, stock in zip(mels, expected[-count:], strict=True):
         assert mel.shape == stock.shape and (mel - stock).abs().max() <= 1e-4 * stock.abs().max()
 
 
 def test_a_voice_with_a_short_prompt_is_heard_as_stock_hears_it(flow, engine):
-    whole = engine.models.builtin_voice
+    whole = engine.residency.models.builtin_voice
     short = replace(
         whole,
         prompt_token=whole.prompt_token[:, :25],
@@ -57,18 +58,20 @@ def test_a_voice_with_a_short_prompt_is_heard_as_stock_hears_it(flow, engine):
     )
     tokens = torch.arange(9) * 700
     (mel,) = flow([tokens], [1], short)
-    with stocks_noise(engine.models.vocoder("fp32").weights, 1):
-        stock = engine.models.s3gen.flow_inference(tokens, ref_dict=short.gen(), n_cfm_timesteps=STEPS, finalize=True)
+    with stocks_noise(engine.residency.models.vocoder("fp32").weights, 1):
+        stock = engine.residency.models.s3gen.flow_inference(
+            tokens, ref_dict=reference_of(short), n_cfm_timesteps=STEPS, finalize=True
+        )
     assert mel.shape == stock[0].shape == (80, 17) and (mel - stock[0]).abs().max() <= 1e-4 * stock.abs().max()
 
 
 @pytest.mark.long
 def test_bits_do_not_depend_on_order_or_company(flow, asked, engine, monkeypatch):
     """Of a pack and rows of one size, as a GPU has them."""
-    monkeypatch.setattr(module, "ROUND", dict(cpu=256))
+    monkeypatch.setitem(TUNING, "cpu", Tuning(encoder_multiple=256))
     make = flow._make_solver
     monkeypatch.setattr(flow, "_make_solver", lambda pack: make(make_pack(sizes, 2048, CPU)))
-    voice, (tokens, seeds) = engine.models.builtin_voice, asked
+    voice, (tokens, seeds) = engine.residency.models.builtin_voice, asked
 
     def run(order):
         sizes[:] = [2 * (len(tokens[n]) + voice.prompt_token.shape[1]) for n in order]
@@ -82,20 +85,22 @@ def test_bits_do_not_depend_on_order_or_company(flow, asked, engine, monkeypatch
 
 def test_what_is_no_number_stays_where_it_is(flow, asked, engine):
     tokens, seeds = (part[:3] for part in asked)
-    good = flow(tokens, seeds, engine.models.builtin_voice)
-    broken = Flow(engine.models.s3gen.flow, CPU, "fp32", STEPS)
+    good = flow(tokens, seeds, engine.residency.models.builtin_voice)
+    broken = Flow(engine.residency.models.s3gen.flow, CPU, "fp32", STEPS)
     used_by_second = tokens[1][0]
-    assert used_by_second not in torch.cat([tokens[0], tokens[2], engine.models.builtin_voice.prompt_token[0]])
+    assert used_by_second not in torch.cat(
+        [tokens[0], tokens[2], engine.residency.models.builtin_voice.prompt_token[0]]
+    )
     encoder = replace(broken.weights.encoder, tokens=broken.weights.encoder.tokens.clone())  # else it is stock's own
-    broken.shelf = Shelf(replace(broken.weights, encoder=encoder), CPU)
+    broken.offloaded = Offloaded(replace(broken.weights, encoder=encoder), CPU)
     encoder.tokens[used_by_second] = torch.nan
-    first, second, third = broken(tokens, seeds, engine.models.builtin_voice)
+    first, second, third = broken(tokens, seeds, engine.residency.models.builtin_voice)
     assert torch.equal(first, good[0]) and torch.equal(third, good[2]) and second.isnan().all()
 
 
 def test_bf16_is_near(engine, asked, expected):
-    mels = Flow(engine.models.s3gen.flow, CPU, "bf16", STEPS)(
-        *(part[:2] for part in asked), engine.models.builtin_voice
+    mels = Flow(engine.residency.models.s3gen.flow, CPU, "bf16", STEPS)(
+        *(part[:2] for part in asked), engine.residency.models.builtin_voice
     )
     for mel, stock in zip(mels, expected, strict=False):
         assert mel.dtype == torch.float32

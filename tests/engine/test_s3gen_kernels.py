@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from pipeline.engine.chatterbox.s3gen import flow as module
-from pipeline.engine.chatterbox.s3gen.flow import SIZES, Flow
-from pipeline.engine.chatterbox.s3gen.flow import frames as frames_of
-from pipeline.voice import Conditionals
+from pipeline.engine.chatterbox.s3gen.flow import Flow
+from pipeline.engine.chatterbox.s3gen.flow import pack_frames as frames_of
+from pipeline.engine.chatterbox.tuning import TUNING
+from pipeline.engine.chatterbox.voice import Conditionals
 
 COMPARE = """
 import sys
@@ -70,7 +71,7 @@ def test_kernels_compute_what_plain_pytorch_does(device, compare_kernels):
 def on_gpu(engine):
     """A flow, and a voice"""
     device = torch.device("cuda")
-    return Flow(engine.models.s3gen.flow, device, "bf16", 4), engine.models.builtin_voice.to(device)
+    return Flow(engine.residency.models.s3gen.flow, device, "bf16", 4), engine.residency.models.builtin_voice.to(device)
 
 
 def filling(size: int, voice: Conditionals) -> tuple[list[torch.Tensor], list[int]]:
@@ -87,25 +88,25 @@ def tokens_of(count: int) -> torch.Tensor:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", TUNING["cuda"].captured_frames)
 def test_every_captured_pack_has_the_mels_of_plain_operations(size, on_gpu, monkeypatch):
     flow, voice = on_gpu
     asked = *filling(size, voice), voice
     ours = flow(*asked)
     assert size in flow._solvers
-    monkeypatch.setattr(module, "captured", lambda work, device: work)
+    monkeypatch.setattr(module, "capture", lambda work, device: work)
     flow._solvers.pop(size)
     for mel, uncaptured in zip(ours, flow(*asked), strict=True):
         assert torch.equal(mel, uncaptured)
     flow._solvers.pop(size)
-    monkeypatch.setattr("pipeline.engine.chatterbox.compiled._wanted", False)
+    monkeypatch.setattr("pipeline.device.graphs._wanted", False)
     for mel, plain in zip(ours, flow(*asked), strict=True):
         error = (mel - plain).square().mean() / plain.square().mean()
         assert error.sqrt() < 0.05  # two roundings to BF16 of the same numbers; measured: 0.014
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", TUNING["cuda"].captured_frames)
 def test_on_a_gpu_bits_do_not_depend_on_order_or_company(size, on_gpu):
     flow, voice = on_gpu
     tokens, seeds = filling(size, voice)

@@ -9,12 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.engine.chatterbox.precision import switches
+from pipeline.benchmark.stock import reference_of
+from pipeline.device.convolution import conv_transpose1d
+from pipeline.device.dtypes import switches
+from pipeline.device.random import normal, uniform
 from pipeline.engine.chatterbox.s3gen import vocoder as module
 from pipeline.engine.chatterbox.s3gen import vocoder_weights
-from pipeline.engine.chatterbox.s3gen.noise import PHASES, SOURCE, normal, uniform
+from pipeline.engine.chatterbox.s3gen.streams import PHASES, SOURCE
 from pipeline.engine.chatterbox.s3gen.vocoder import Vocoder, decode, f0, source, vocode
-from pipeline.engine.chatterbox.transposed import conv_transpose1d
+from pipeline.engine.chatterbox.tuning import TUNING, Tuning
 
 from .noise import stocks_noise
 
@@ -53,16 +56,18 @@ def speak_stock(stock, weights, mel, seed):
 
 @pytest.fixture(scope="module")
 def stock(engine):
-    return engine.models.s3gen.mel2wav
+    return engine.residency.models.s3gen.mel2wav
 
 
 @pytest.fixture(scope="module")
 def mel(engine):
     """(80, 80) of the tiny stand-in's speech, about 200 Hz"""
     tokens = torch.arange(40) * 149 % 6561
-    gen = engine.models.builtin_voice.gen()
+    gen = reference_of(engine.residency.models.builtin_voice)
     with torch.inference_mode():
-        return engine.models.s3gen.flow_inference(tokens, ref_dict=gen, n_cfm_timesteps=2, finalize=True)[0].clone()
+        return engine.residency.models.s3gen.flow_inference(tokens, ref_dict=gen, n_cfm_timesteps=2, finalize=True)[
+            0
+        ].clone()
 
 
 def make_case(stock, mel):
@@ -145,8 +150,7 @@ def test_each_row_is_stocks_speech_to_its_last_sample_given_stocks_source(rows, 
 
 @pytest.mark.parametrize("limit", [1, 50, 1000], ids="groups of at most {} frames".format)
 def test_from_mel_to_samples_each_row_is_stocks_for_the_same_noise(limit, case, monkeypatch):
-    monkeypatch.setattr(module, "GROUP", dict(cpu=limit))
-    monkeypatch.setattr(module, "LEAST_STEP", dict(cpu=3))
+    monkeypatch.setitem(TUNING, "cpu", Tuning(vocoder_frames=limit, vocoder_step=3))
     spoken = case.ours(case.mels, case.seeds, "fp32", MEMORY)
     for samples, expected in zip(spoken, case.expected, strict=True):
         assert samples.dtype == torch.float32 and worst(samples, expected.samples) < 2e-3

@@ -50,13 +50,13 @@ def bits(watched):
     return run
 
 
-@pytest.mark.parametrize("guided", [True, False])
-def test_an_utterance_has_the_same_bits_alone_in_company_and_after_a_refill(guided, make_decoder, make_prompt, bits):
+@pytest.mark.parametrize("cfg", [True, False])
+def test_an_utterance_has_the_same_bits_alone_in_company_and_after_a_refill(cfg, make_decoder, make_prompt, bits):
     """With 8 slots, as the engine has them on a CPU: below that, MKL treats a matrix's last rows otherwise."""
     prompts = [make_prompt(TEXTS[seed % 5], seed=seed, tokens=4 + seed) for seed in range(11)]
-    decoder = make_decoder(8, guided=guided)
+    decoder = make_decoder(8, cfg=cfg)
     together = bits(decoder, *prompts)  # the last three come into slots that others have left
-    backwards = bits(make_decoder(8, max_tokens=40, guided=guided), *reversed(prompts))
+    backwards = bits(make_decoder(8, max_tokens=40, cfg=cfg), *reversed(prompts))
     for prompt in (prompts[0], prompts[4], prompts[9]):
         alone = bits(decoder, prompt)
         for logits, tokens in (together[prompt], backwards[prompt]):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.engine.chatterbox.model import load_t3
+from pipeline.benchmark.stock import load_t3
 from pipeline.engine.chatterbox.t3.batch import decode
 from pipeline.engine.chatterbox.t3.sampler import process
 
@@ -80,7 +80,7 @@ def test_probabilities_are_stocks_when_its_tokens_are_forced(sampling, make_deco
 def test_without_guidance_probabilities_are_stocks_too(make_decoder, make_prompt, run_stock):
     """Stock needs two equal rows for that."""
     prompts = [make_prompt(text, tokens=15, cfg_weight=0.0) for text in TEXTS]
-    for step, probs in beside(make_decoder(3, guided=False), {prompt: run_stock(prompt) for prompt in prompts}):
+    for step, probs in beside(make_decoder(3, cfg=False), {prompt: run_stock(prompt) for prompt in prompts}):
         torch.testing.assert_close(probs, step.probs, atol=1e-5, rtol=0)
 
 
@@ -98,9 +98,12 @@ def test_at_full_size_greedy_tokens_and_probabilities_are_stocks(
     """Takes 3 GB of disk and 8 GB of memory."""
     full = make_engine(checkpoint="stand-in", cache=os.environ.get("CHATTERBOX_BATCH_CACHE", str(cache)))
     full.prepare()
-    stock, voice = load_t3(full.models.folder, full.models.device), full.models.builtin_voice
+    stock, voice = (
+        load_t3(full.residency.models.folder, full.residency.models.device),
+        full.residency.models.builtin_voice,
+    )
     prompts = [make_prompt(text, tokens=60, min_p=min_p) for text, min_p in zip(TEXTS, (1.0, 0.05, 0.0), strict=True)]
     expected = {prompt: run_stock(prompt, stock, voice) for prompt in prompts}
-    for step, probs in beside(make_decoder(3, models=full.models), expected):
+    for step, probs in beside(make_decoder(3, models=full.residency.models), expected):
         torch.testing.assert_close(probs, step.probs, atol=1e-4, rtol=0)
         assert probs.argmax() in (step.probs.argmax(), *best_two(step))

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from pipeline.engine.chatterbox.model import Models
+from pipeline.engine.chatterbox.loaded import LoadedModels
 from pipeline.engine.chatterbox.t3 import decoder
 from pipeline.engine.chatterbox.t3.batch import decode
 from pipeline.engine.chatterbox.t3.decoder import Decoder
@@ -20,12 +20,12 @@ def full(cache, make_engine):
     """The full-size stand-in, on the GPU."""
     engine = make_engine(checkpoint="stand-in", cache=os.environ.get("CHATTERBOX_BATCH_CACHE", str(cache)))
     engine.prepare()
-    return Models(engine.models.folder, torch.device("cuda"), 10)
+    return LoadedModels(engine.residency.models.folder, torch.device("cuda"), 10)
 
 
 @pytest.fixture(scope="module")
 def make_gpu_decoder(full):
-    def make(size: int, number_format: str, models: Models = full, **options) -> Decoder:
+    def make(size: int, number_format: str, models: LoadedModels = full, **options) -> Decoder:
         dtype = torch.bfloat16 if number_format == "bf16" else torch.float32
         weights = models.t3(dtype)
         prefix = read_prefix(weights, models.builtin_voice, 0.5, text_length=128)
@@ -53,14 +53,14 @@ def tokens_of(decoder, prompts):
 
 @pytest.mark.parametrize("size", [4, 20])
 def test_greedy_fp32_tokens_are_the_cpus(size, tiny, make_gpu_decoder, make_decoder, prompts):
-    asked, models = prompts(8, min_p=1.0), Models(tiny, torch.device("cuda"), 10)
+    asked, models = prompts(8, min_p=1.0), LoadedModels(tiny, torch.device("cuda"), 10)
     ours, expected = tokens_of(make_gpu_decoder(size, "fp32", models), asked), tokens_of(make_decoder(8), asked)
     assert sum(one == other for one, other in zip(ours, expected, strict=True)) >= 7  # a near tie may part one
 
 
 @pytest.mark.parametrize("number_format", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("size", [4, 20])
-@pytest.mark.parametrize("options", [dict(), dict(guided=False), dict(with_top_p=False)])
+@pytest.mark.parametrize("options", [dict(), dict(cfg=False), dict(with_top_p=False)])
 def test_an_utterance_has_the_same_tokens_in_any_company(size, number_format, options, make_gpu_decoder, prompts):
     decoder, asked = make_gpu_decoder(size, number_format, **options), prompts(50)
     together = tokens_of(decoder, asked)
@@ -97,5 +97,5 @@ def test_the_graphs_compute_what_their_work_does_outside_of_them(size, make_gpu_
     """Every batch size that `engine.batch_size` can be; steps and reading."""
     asked = prompts(size + 3)
     captured = tokens_of(make_gpu_decoder(size, "bf16"), asked)
-    monkeypatch.setattr(decoder, "captured", lambda work, device: work)
+    monkeypatch.setattr(decoder, "capture", lambda work, device: work)
     assert captured == tokens_of(make_gpu_decoder(size, "bf16"), asked)

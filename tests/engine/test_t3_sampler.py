@@ -10,7 +10,9 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from pipeline.engine.chatterbox.t3.sampler import draw, exponential, process, random_bits, sample
+from pipeline.device.hash import random_bits
+from pipeline.device.random import exponential
+from pipeline.engine.chatterbox.t3.sampler import draw, process, sample
 
 PINNED = [
     [2931497930, 1553417399, 2101773922],

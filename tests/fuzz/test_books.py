@@ -6,17 +6,17 @@ from random import Random
 
 import pytest
 
-from pipeline.book.reader import read_book
-from pipeline.book.segment import segment
 from pipeline.config import EspeakConfig, GenerateConfig, TextConfig
-from pipeline.engine import NO_IDENTITY
+from pipeline.data import NO_IDENTITY
+from pipeline.dry_run import describe_plan
 from pipeline.errors import UserError
-from pipeline.plan import choose, make_plan
-from pipeline.report import plan_report
+from pipeline.plan import choose, make_plan, parameters
+from pipeline.text.reader import read_book
+from pipeline.text.segment import segment
 
-from ..book.test_reader import assert_covered_once
-from ..book.test_segment import assert_sound
 from ..conftest import STORY
+from ..text.test_reader import assert_covered_once
+from ..text.test_segment import assert_sound
 from .conftest import assert_planned_or_refused, damaged, one_line
 
 START = "*** START OF THE PROJECT GUTENBERG EBOOK A TALE ***"
@@ -131,7 +131,9 @@ def speak_whole_or_refuse(path: Path, data: bytes, join_chars: int) -> None:
     utterances = segment(book, config.text)
     assert_covered_once(book)
     assert_sound(book, utterances)
-    assert plan_report(book, choose(make_plan(utterances, NO_IDENTITY, config), config), config)
+    assert describe_plan(
+        book, choose(make_plan(utterances, parameters(NO_IDENTITY, config), config.plan.chars_per_second))
+    )
 
 
 @pytest.mark.parametrize("number", range(0, 150, 30))

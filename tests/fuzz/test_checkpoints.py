@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.engine.chatterbox import checkpoint, model
+from pipeline.engine.chatterbox import checkpoint, stock
 from pipeline.engine.chatterbox.checkpoint import FILES, Checkpoint, check
+from pipeline.engine.chatterbox.voice import Conditionals
 from pipeline.errors import UserError
-from pipeline.voice import Conditionals
 
 from .conftest import damaged, one_line
 
@@ -111,7 +111,7 @@ def test_broken_weights_are_loaded_or_refused_in_one_line(number, folder, tiny, 
     monkeypatch.setattr(checkpoint, "FILES", (WEIGHTS,))  # building the larger models takes seconds
     replace(folder, WEIGHTS, broken_weights(number, tiny))
     if accepted(folder, WEIGHTS):
-        model.load(WEIGHTS, folder, torch.device("cpu"))
+        stock.load(WEIGHTS, folder, torch.device("cpu"))
 
 
 class Code:
@@ -245,21 +245,20 @@ def test_a_broken_voice_is_taken_or_refused_in_one_line_and_no_code_in_it_is_run
     monkeypatch.setattr(checkpoint, "_check_tensors", lambda path: None)  # slow, and not of voices
     replace(folder, "conds.pt", broken_voice(number, tiny, marker=tmp_path / "code was run"))
     if accepted(folder, "conds.pt"):
-        assert isinstance(model.load_builtin_voice(folder), Conditionals)
+        assert isinstance(stock.load_builtin_voice(folder), Conditionals)
     assert os.listdir(tmp_path) == ["mine"] and sorted(os.listdir(folder)) == sorted(FILES)
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.long
 def test_every_broken_voice_that_is_taken_can_be_spoken_with(folder, tiny, tmp_path):
-    from pipeline.book import Utterance
     from pipeline.config import FP32, ChatterboxConfig, Sampling
-    from pipeline.engine import Request
-    from pipeline.engine.chatterbox.model import Models
-    from pipeline.engine.chatterbox.speak import Speaker
-    from pipeline.engine.chatterbox.tokens import Decoders
+    from pipeline.data import Request, Utterance
+    from pipeline.engine.chatterbox.loaded import LoadedModels
+    from pipeline.engine.chatterbox.token_stage import TokenStage
+    from pipeline.engine.chatterbox.waveform_stage import WaveformStage
 
-    models, text = Models(tiny, torch.device("cpu"), 1), "Nobody came."
+    models, text = LoadedModels(tiny, torch.device("cpu"), 1), "Nobody came."
     utterance = Utterance("a", "a", 0, "", 0, 0, 0, len(text), text, text, 0.0)
     taken = 0
     for number in range(150):
@@ -268,10 +267,12 @@ def test_every_broken_voice_that_is_taken_can_be_spoken_with(folder, tiny, tmp_p
             checkpoint._check_conditionals(folder / "conds.pt")
         except UserError:
             continue
-        voice, request = model.load_builtin_voice(folder), Request(utterance, 1, Sampling(), FP32, 10)
+        voice, request = stock.load_builtin_voice(folder), Request(utterance, 1, Sampling(), FP32, 10)
         voice_of = lambda precision, voice=voice: voice  # noqa: E731
-        decoded = Decoders(models, voice_of, ChatterboxConfig(batch_size="1"), "fp32").decode([request], lambda: False)
-        (speech,) = Speaker(models, voice_of).speak(decoded, lambda: False)
+        decoded = TokenStage(models, voice_of, ChatterboxConfig(batch_size="1"), "fp32").decode(
+            [request], lambda: False
+        )
+        (speech,) = WaveformStage(models, voice_of).speak(decoded, lambda: False)
         assert speech.error == "" and len(speech.samples), number
         taken += 1
     assert taken

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 
 from jobs.options import CONF
+from pipeline.clip import read_clip
 from pipeline.errors import UserError
-from pipeline.voice import read_clip
 
 from .conftest import damaged, one_line
 

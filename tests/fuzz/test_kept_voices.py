@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import voice
+from pipeline.clip import Clip
+from pipeline.engine.chatterbox import voice
+from pipeline.engine.chatterbox.voice import Conditionals, compute_or_read, fault
 from pipeline.errors import UserError
-from pipeline.voice import Clip, Conditionals, conditionals, fault
 
 from .conftest import damaged, one_line
 from .test_checkpoints import NO_HEADERS, safetensors
@@ -42,7 +43,7 @@ def computed(monkeypatch) -> list[Conditionals]:
 
 
 def get(cache: Path) -> Conditionals:
-    return conditionals(CLIP, lambda: (None, None), revision="r", prompt_seconds=2.0, precision="fp32", cache=cache)
+    return compute_or_read(CLIP, lambda: (None, None), revision="r", prompt_seconds=2.0, precision="fp32", cache=cache)
 
 
 def break_file(file: Path, rng: Random) -> None:

@@ -55,13 +55,13 @@ def around(moments: Moments, function, name_of):
 def main() -> None:
     signum, name, occurrence, listing, job = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5]
     sys.argv = [f"jobs/{job}.py", *sys.argv[6:]]
+    import pipeline.run.loop
     import pipeline.store.journal
-    import pipeline.synthesize
 
     moments = Moments(signum, name, occurrence)
     os.fsync = around(moments, os.fsync, lambda fd: "fsync " + os.path.relpath(os.readlink(f"/proc/self/fd/{fd}")))
-    judge = around(moments, pipeline.synthesize.judge, lambda speech, *_: f"verdict {speech.request.utterance.id}")
-    pipeline.synthesize.judge = judge
+    judge = around(moments, pipeline.run.loop.judge, lambda speech, *_: f"verdict {speech.request.utterance.id}")
+    pipeline.run.loop.judge = judge
     journal = pipeline.store.journal.Journal
     journal.append = around(moments, journal.append, lambda _, row: f"row {row['id']} {row['status']}")
     sys.addaudithook(moments.watch)

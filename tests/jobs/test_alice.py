@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from pipeline.book.reader import read_book
 from pipeline.config import WatermarkConfig
+from pipeline.text.reader import read_book
 from pipeline.watermark import build_watermarker
 
 from ..conftest import rows_of

@@ -9,7 +9,7 @@ import torch
 from pipeline.benchmark import job as job_stage
 from pipeline.benchmark import s3gen, stages, t3
 from pipeline.benchmark.sample import spread
-from pipeline.benchmark.table import Rows, save
+from pipeline.benchmark.table import Figures, save
 
 COLUMNS = {"stage", "name", "value", "unit", "stock", "ratio", "bound_share", "hardware", "torch", "date", "settings"}
 ROWS = Path("outputs/benchmark/benchmark.json")
@@ -65,14 +65,14 @@ def test_whole_jobs_are_measured_beside_stock_and_leave_nothing_behind(benchmark
 
 
 def test_rows_of_other_stages_stay_and_what_is_no_benchmark_does_not(tmp_path, caplog):
-    kept, rows = tmp_path / "benchmark.json", Rows("t3", "2 CPU cores", {})
+    kept, rows = tmp_path / "benchmark.json", Figures("t3", "2 CPU cores", {})
     rows.add("tokens", 7.0, "1/s", stock=2.0)
     kept.write_text(json.dumps([dict.fromkeys(COLUMNS, 0) | {"stage": "other"}, {"stage": "t3"}]))
-    assert save(tmp_path, rows.made) == kept
+    assert save(tmp_path, rows.figures) == kept
     other, row = json.loads(kept.read_text())
     assert other["stage"] == "other" and row["stage"] == "t3" and row["ratio"] == 3.5 and row.keys() == COLUMNS
     kept.write_text("{")
-    save(tmp_path, rows.made)
+    save(tmp_path, rows.figures)
     assert "was no benchmark" in caplog.text and json.loads(kept.read_text()) == [row]
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 import jobs.benchmark as job_module
-from jobs.options import policies
+from jobs.options import read_policies
 from pipeline.benchmark import t3
 from pipeline.benchmark.outcome import COLUMNS
 from pipeline.config import FP32, ChatterboxConfig, GenerateConfig, Precision, Sampling, VoiceConfig
-from pipeline.engine.chatterbox.model import Models
+from pipeline.engine.chatterbox.loaded import LoadedModels
 from pipeline.store import RunFolder
+from pipeline.store.finished import read_config
 from pipeline.telemetry.record import RunRecord
 
 from ..conftest import UNMARKED
@@ -29,12 +30,12 @@ BF16 = Precision("bf16", "bf16", "fp32", "fp32")
 # The benchmark, told to stop in the middle of its first job.
 STOPPED = """
 import os, runpy, signal, sys
-from pipeline.synthesize import Synthesizer
-begin = Synthesizer.run
+from pipeline.run.loop import RenderLoop
+begin = RenderLoop.run
 def told(synthesizer, planned):
     os.kill(os.getpid(), signal.SIGTERM)
     begin(synthesizer, planned)
-Synthesizer.run = told
+RenderLoop.run = told
 sys.argv[0] = "jobs/benchmark.py"
 runpy.run_module("jobs.benchmark", run_name="__main__")
 """
@@ -51,7 +52,7 @@ def benchmark(job, cache, monkeypatch):
 @pytest.fixture
 def only(monkeypatch):
     """`only(bf16=BF16)`: these policies beside FP32."""
-    return lambda **chosen: monkeypatch.setattr(job_module, "policies", lambda: chosen)
+    return lambda **chosen: monkeypatch.setattr(job_module, "read_policies", lambda: chosen)
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_five_policies_are_measured_beside_fp32_given_its_tokens(benchmark, tmp_
 
 @pytest.mark.long
 def test_a_policy_that_is_not_finite_is_told_and_ends_nothing(benchmark, only, tmp_path, monkeypatch):
-    load_t3, load_flow = Models.t3, Models.flow
+    load_t3, load_flow = LoadedModels.t3, LoadedModels.flow
 
     def spoilt_t3(models, dtype):
         weights = load_t3(models, dtype)
@@ -114,11 +115,11 @@ def test_a_policy_that_is_not_finite_is_told_and_ends_nothing(benchmark, only, t
     def spoilt_flow(models, number_format):
         flow = load_flow(models, number_format)
         if number_format == "bf16":
-            flow._guidance = float("inf")
+            flow._cfg_rate = float("inf")
         return flow
 
-    monkeypatch.setattr(Models, "t3", spoilt_t3)
-    monkeypatch.setattr(Models, "flow", spoilt_flow)
+    monkeypatch.setattr(LoadedModels, "t3", spoilt_t3)
+    monkeypatch.setattr(LoadedModels, "flow", spoilt_flow)
     only(bf16=BF16)
     ended = benchmark(short(tmp_path))
     assert ended.code == 0, ended.err
@@ -156,7 +157,7 @@ def test_sigterm_in_the_middle_of_a_job_ends_the_benchmark_and_leaves_nothing(ca
 
 
 def test_all_policies_but_auto_are_known_by_name():
-    found = policies()
+    found = read_policies()
     assert list(found) == ["bf16", "fp16", "fp32", "mixed", "tf32"]
     assert found["fp32"] == FP32 and found["bf16"] == Precision("bf16", "bf16", "tf32", "fp32")
 
@@ -169,13 +170,13 @@ def test_the_newest_record_that_can_be_read_decides_and_this_machine_only_what_i
     (folder.root / "runs" / "99991230T000000.000000Z-0.json").write_text('{"config": {"engine": 1}}')
     (folder.root / "runs" / "99991229T000000.000000Z-0.json").write_text("[]")
     asked = job_module.BenchmarkConfig(run=str(folder.root), sample=5, engine=ChatterboxConfig(flow_steps=1))
-    found = job_module.of_run(asked, folder)
+    found = job_module.use_run(asked, read_config(folder.root))
     assert found.engine == engine and found.voice.name == "anna" and found.sampling.temperature == 0.7
     assert found.device == "cuda:1" and found.utterances == 5 and found.out == asked.out
     assert sum("99991" in line or "passed over" in line for line in caplog.messages) == 3
 
     here = replace(asked, device="cpu", engine=ChatterboxConfig(batch_size="8", cache="here"))
-    found = job_module.of_run(here, folder)
+    found = job_module.use_run(here, read_config(folder.root))
     assert found.device == "cpu" and found.engine == replace(engine, batch_size="8", cache="here")
 
 
@@ -187,8 +188,8 @@ def test_the_newest_record_that_can_be_read_decides_and_this_machine_only_what_i
         ("stage=precision book=x run=mine", "book=x and run=mine both say what is spoken"),
         ("stage=t3 run=mine", "run=mine is for stage=precision; stage=t3 wants book="),
         ("stage=precision run=mine sample=0", "sample=0 is out of range: 1 or more"),
-        ("stage=precision run=nowhere", "run=nowhere has no run record that can be read"),
-        (f"stage=precision run={'x' * 5000}", "has no run record that can be read"),
+        ("stage=precision run=nowhere", "run=nowhere: no run in it"),
+        (f"stage=precision run={'x' * 5000}", ": no run in it"),
         ("stage=precision run=mine", "run=mine has no plan that can be read"),
     ],
 )

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import jobs.generate
-from pipeline import voice
 from pipeline.config import FP32, Precision
-from pipeline.engine.chatterbox import precision, stand_in
+from pipeline.device import dtypes
+from pipeline.engine.chatterbox import stand_in, voice
 from pipeline.engine.chatterbox.s3gen import vocoder
 from pipeline.engine.chatterbox.s3gen.flow import Flow
 from pipeline.engine.chatterbox.t3.decoder import Decoder
 from pipeline.engine.registry import build_engine
+from pipeline.run import session
 
 from ..conftest import rows_of
 
@@ -39,12 +39,12 @@ def run(job, tmp_path, monkeypatch, cache, engines):
             engine = build_engine(config) if break_it or not engines else engines["whole"]
             engine.prepare()
             if break_it:
-                break_it(engine.models)
+                break_it(engine.residency.models)
             else:
                 engines["whole"] = engine
             return engine
 
-        monkeypatch.setattr(jobs.generate, "build_engine", broken)
+        monkeypatch.setattr(session, "build_engine", broken)
         defaults = ("engine.checkpoint=stand-in-tiny", "engine.batch_size=1", "engine.flow_steps=1")
         defaults += ("precision.t3=bf16", "wandb.mode=disabled")
         ended = job("generate", "book=b.txt", f"engine.cache={cache}", *defaults, *more)
@@ -72,7 +72,7 @@ def test_nan_in_the_bf16_decoder_is_spoken_again_in_fp32_with_the_same_seed(run)
 @pytest.mark.parametrize("component", vars(FP32))
 def test_nan_in_one_component_lets_that_component_alone_fall_back(run, component, monkeypatch):
     """All four in BF16, which a CPU computes but slowly."""
-    monkeypatch.setattr(precision, "formats", lambda device: dict.fromkeys(vars(FP32), precision.ALL))
+    monkeypatch.setattr(dtypes, "formats", lambda device: dict.fromkeys(vars(FP32), dtypes.ALL))
     compute = voice.compute
 
     def no_number_in_bf16(clip, s3gen, encoder, seconds, number_format):

@@ -24,14 +24,14 @@ POISONED = (
     """
 import os, torch
 from jobs.cli import RESTARTED
-from pipeline.engine.chatterbox import speak
-waveforms, calls = speak.Speaker._waveforms, []
+from pipeline.engine.chatterbox import waveform_stage
+waveforms, calls = waveform_stage.Speaker._waveforms, []
 def breaking(speaker, rows):
     calls.append(rows)
     if len(calls) == 4 and RESTARTED not in os.environ:
         torch.zeros(5, device="cuda")[torch.tensor([7], device="cuda")].sum().item()
     return waveforms(speaker, rows)
-speak.Speaker._waveforms = breaking
+waveform_stage.Speaker._waveforms = breaking
 """
     + RUN
 )

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import GenerateConfig
 from pipeline.store import RunFolder
-from pipeline.store.claim import claim
-from pipeline.store.edition import read_edition
+from pipeline.store.folder_lock import lock_shared
 from pipeline.store.journal import Journal
+from pipeline.store.plan_snapshot import read_snapshot
 
 from ..conftest import STORY, rows_of
 from .test_generate import OUT, rendered_anew, wav_bytes, written
@@ -120,7 +119,8 @@ def test_another_book_of_the_same_name_does_not_overwrite_the_first(draft, job, 
 def test_a_run_cut_otherwise_is_refused_while_the_first_goes_on(draft):
     draft()
     folder = RunFolder(OUT)
-    with claim(folder, read_edition(folder), GenerateConfig(book="story.txt")):
+    cut = dict(num_shards=1, chapters=None, limit=None)
+    with lock_shared(folder, read_snapshot(folder).digest, cut, lambda: None):
         assert draft().code == 0
         for more in ("num_shards=2", "limit=1", "chapters=1"):
             ended = draft(more)

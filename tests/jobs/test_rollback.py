@@ -15,14 +15,15 @@ BF16, FP32 = "t3=bf16 flow=fp32 vocoder=fp32 voice_encoder=fp32", "fp32"
 # The decoder's numbers go wrong for one utterance of the first window, in BF16; the process dies in the second window.
 BROKEN = """
 import os, sys, torch
-from pipeline.engine.chatterbox import precision, tokens
-from pipeline.writer import Writer
+from pipeline.device import dtypes
+from pipeline.engine.chatterbox import token_stage
+from pipeline.run.writer import Writer
 from dataclasses import replace
 from jobs.generate import GenerateConfig, generate
 from jobs.cli import main
 
-precision.cpu_has_bf16 = lambda: True  # one that is not quick at it computes the same
-decode, keep = tokens.decode, Writer.keep
+dtypes.cpu_has_bf16 = lambda: True  # one that is not quick at it computes the same
+decode, keep = token_stage.decode, Writer.keep
 
 def broken(decoder, *rest):
     for one in decode(decoder, *rest):
@@ -33,7 +34,7 @@ texts = {}
 def odd_text(decoder):
     return texts["odd"]
 
-prompt_of = tokens.Decoders.prompt_of
+prompt_of = token_stage.Decoders.prompt_of
 def noticed(self, request):
     prompt = prompt_of(self, request)
     if request.utterance.index == 3:
@@ -46,7 +47,7 @@ def dying(writer, kept):
         os._exit(9)
     return rows
 
-tokens.decode, tokens.Decoders.prompt_of, Writer.keep = broken, noticed, dying
+token_stage.decode, token_stage.Decoders.prompt_of, Writer.keep = broken, noticed, dying
 die_at = int(sys.argv.pop(1))
 main("generate", GenerateConfig, generate)
 """

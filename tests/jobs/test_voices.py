@@ -54,4 +54,4 @@ def test_a_folder_without_clips_is_one_line_and_exit_2(job, tmp_path):
 
 def test_the_draft_engine_has_no_voices_to_prepare(job, tmp_path):
     ended = job("voices", f"clips={tmp_path}", "engine=espeak")
-    assert ended.code == 2 and "engine=espeak" in ended.err
+    assert ended.code == 2 and "there is no option engine;" in ended.err

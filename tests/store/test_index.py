@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.store import RunFolder
-from pipeline.store.index import is_done, read_index, spoilt
+from pipeline.store.index import changed_on_disk, is_done, read_index
 from pipeline.store.journal import Journal
 from pipeline.store.wav import write_wav
 
@@ -57,7 +57,7 @@ def test_a_single_changed_bit_of_a_wav_is_seen(folder):
     path.write_bytes(data)
     entries = read_index(folder).values()
     assert all(is_done(entry, "k", folder) for entry in entries)
-    assert [entry.id for entry in spoilt(entries, folder)] == ["y"]
+    assert [entry.id for entry in changed_on_disk(entries, folder)] == ["y"]
 
 
 def test_rows_of_failures_and_replacements_have_no_audio(folder):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline.errors import UserError
 from pipeline.store import journal as journals
 from pipeline.store.journal import Journal, encode
+from pipeline.store.schema import VERSION
 
 
 def row(n: int, **more) -> dict:
@@ -29,7 +30,7 @@ def test_rows_come_back_in_the_order_of_writing(tmp_path):
     rows = [row(n, text="“Ünïcode”\n") for n in range(5)]
     for written in rows:
         journal.append(written)
-    assert read_rows(tmp_path) == [written | {"generation": 1} for written in rows]
+    assert read_rows(tmp_path) == [written | {"generation": 1, "version": VERSION} for written in rows]
 
 
 def test_every_line_is_json_that_other_programs_read(tmp_path):

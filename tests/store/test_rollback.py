@@ -3,10 +3,11 @@
 from contextlib import closing
 
 from pipeline.config import FP32, Precision
+from pipeline.run.retry import safest
 from pipeline.store import RunFolder
 from pipeline.store.index import read_index
 from pipeline.store.journal import Journal
-from pipeline.store.rollback import read_rollback, rollback_row
+from pipeline.store.rollback import read_rollbacks, rollback_row
 
 TF32 = Precision("tf32", "tf32", "tf32", "fp32")
 PARAMETERS, OTHERS = dict(seed=0, engine="chatterbox"), dict(seed=1, engine="chatterbox")
@@ -23,13 +24,13 @@ def written(tmp_path, *rows) -> RunFolder:
 
 def test_the_safest_counts_in_whatever_journal_it_stands(tmp_path):
     folder = written(tmp_path, rollback_row(FP32, PARAMETERS), rollback_row(TF32, PARAMETERS))
-    assert read_rollback(folder, PARAMETERS) == FP32
+    assert safest(read_rollbacks(folder, PARAMETERS)) == FP32
 
 
 def test_it_holds_for_the_same_voice_weights_and_options_alone(tmp_path):
     folder = written(tmp_path, rollback_row(FP32, OTHERS), rollback_row(TF32, PARAMETERS))
-    assert read_rollback(folder, PARAMETERS) == TF32 and read_rollback(folder, OTHERS) == FP32
-    assert read_rollback(folder, dict(PARAMETERS, seed=2)) is None
+    assert read_rollbacks(folder, PARAMETERS) == [TF32] and read_rollbacks(folder, OTHERS) == [FP32]
+    assert read_rollbacks(folder, dict(PARAMETERS, seed=2)) == [] and safest([]) is None
 
 
 def test_no_utterance_is_made_of_it(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.store import write_durably
+from pipeline.durable import write_durably
 from pipeline.store.wav import to_float, to_pcm16, write_wav
 
 

@@ -1,5 +1,5 @@
-"""English Chatterbox: checkpoints, precision, and speech from the stock modules. Importing it does not import torch."""
+"""English Chatterbox: `engine` is the engine that the protocol asks for; it imports torch only to run.
 
-from pipeline.engine.chatterbox.engine import ChatterboxEngine
-
-__all__ = ["ChatterboxEngine"]
+`checkpoint` finds the five stock files, `stock` and `loaded` load them, `voice` computes conditionals. `residency`
+holds both stages: `token_stage` decodes speech tokens with `t3/`, `waveform_stage` makes samples of them with `s3gen/`.
+"""

@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
+from pipeline.engine.chatterbox.vocabulary import TEXT_TOKENS, TEXT_VOCABULARY
+from pipeline.engine.chatterbox.voice import fault
 from pipeline.errors import UserError
-from pipeline.voice import fault
 
 REPOSITORY = "ResembleAI/chatterbox"
 FILES = ("ve.safetensors", "t3_cfg.safetensors", "s3gen.safetensors", "tokenizer.json", "conds.pt")
 STAND_INS = ("stand-in", "stand-in-tiny")
 STAND_IN_VERSION = 1  # raise it when `stand_in` writes other numbers
 _WAYS_OUT = "; use engine.checkpoint=FOLDER with the five files, or engine=espeak"
-TEXT_TOKENS = {"[STOP]": 0, "[UNK]": 1, "[SPACE]": 2, "[START]": 255}
-TEXT_VOCABULARY = 704
 
 
 @dataclass(frozen=True)
@@ -95,11 +94,11 @@ def _hash(folder: Path) -> str:
 
 
 def _check_tensors(path: Path) -> None:
-    from pipeline.engine.chatterbox import model
+    from pipeline.engine.chatterbox import stock
 
     found = _header(path)
-    expected = model.tensors(path.name, names=found)
-    if missing := expected.keys() - found.keys() - model.COMPUTED:
+    expected = stock.tensors(path.name, names=found)
+    if missing := expected.keys() - found.keys() - stock.COMPUTED:
         raise UserError(f"{path}: tensor {min(missing)} is missing")
     for name in expected.keys() & found.keys():
         (dtype, shape), tensor = found[name], expected[name]
@@ -107,7 +106,7 @@ def _check_tensors(path: Path) -> None:
             raise UserError(f"{path}: tensor {name} has shape {shape} where the model has {tuple(tensor.shape)}")
         if tensor.is_floating_point() and "F" not in dtype:  # as F32, BF16 and F8_E4M3 have it, I8 and BOOL have not
             raise UserError(f"{path}: tensor {name} is of type {dtype} where the model has {tensor.dtype}")
-    if path.name != model.S3GEN_FILE and (extra := found.keys() - expected.keys()):  # stock ignores S3Gen's
+    if path.name != stock.S3GEN_FILE and (extra := found.keys() - expected.keys()):  # stock ignores S3Gen's
         raise UserError(f"{path}: tensor {ascii(min(extra))[1:-1][:100]} is not one of the model's")
 
 
@@ -147,10 +146,10 @@ def _check_tokenizer(path: Path) -> None:
 
 
 def _check_conditionals(path: Path) -> None:
-    from pipeline.engine.chatterbox import model
+    from pipeline.engine.chatterbox import stock
 
     try:
-        wrong = fault(model.load_builtin_voice(path.parent))
+        wrong = fault(stock.load_builtin_voice(path.parent))
     except Exception as error:  # weights_only refuses all but plain tensors, before anything of the file runs
         reason = f"{type(error).__name__}: {_reason(error)}"
         if isinstance(error, UnpicklingError):  # its text advises to run what is in the file

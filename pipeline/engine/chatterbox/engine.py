@@ -1,4 +1,4 @@
-"""Chatterbox behind the engine protocol: what it is made of, its precision and its ladder. Imports torch only to run.
+"""Chatterbox behind the engine protocol: its identity, device, precision and voice. Imports torch only to run.
 
 Knows nothing of books, checks or files of a run.
 """
@@ -7,40 +7,33 @@ import logging
 import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config import FP32, ChatterboxConfig, Precision, Sampling, VoiceConfig
-from pipeline.engine import Identity, NotFinite, Request, Rung, Speech
+from pipeline.clip import Clip, read_clip
+from pipeline.config import ChatterboxConfig, Precision, VoiceConfig
+from pipeline.data import TOKENS_PER_SECOND, Identity, Request, Speech
+from pipeline.device.environment import set_allocator, set_kernel_folder
 from pipeline.engine.chatterbox import checkpoint
+from pipeline.engine.chatterbox.voice import Conditionals, compute_or_read
 from pipeline.errors import UserError
-from pipeline.voice import Clip, Conditionals, conditionals, read_clip
 
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.engine.chatterbox.model import Models
-    from pipeline.engine.chatterbox.render import Renderer
-    from pipeline.engine.chatterbox.speak import Speaker
-    from pipeline.engine.chatterbox.tokens import Decoders
+    from pipeline.engine.chatterbox.residency import Residency
+    from pipeline.engine.chatterbox.voices import RunVoice
 
 log = logging.getLogger(__name__)
 
-# What is given back can be had again in pieces of any size; else a decoder's memory stays lost to waveforms.
-ALLOCATOR = "expandable_segments:True"
-ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # a user's own, of either name, stand
-TOKENS_PER_SECOND = 25
-FEWEST_TOKENS = 10
+FEWEST_TOKENS = 10  # of a stand-in's utterance
 
 
 class ChatterboxEngine:
-    sample_rate = 24_000
+    can_retry = True
 
     def __init__(self, engine: ChatterboxConfig, voice: VoiceConfig, precision: Precision, device: str) -> None:
         self._options, self._wanted, self._device_name = engine, precision, device
@@ -49,8 +42,7 @@ class ChatterboxEngine:
         self._clip = read_clip(Path(os.path.expanduser(voice.path))) if voice.path else None
         self._checkpoint = checkpoint.resolve(engine.checkpoint, engine.revision, self._cache)
         self._prepared = self._started = False
-        self._told: dict[str, str] = {}  # what was logged of what is in use
-        self._voices: dict[str, Conditionals | NotFinite] = {}  # by the voice encoder's precision
+        self._logged: dict[str, str] = {}  # what is in use, as last logged
         self.unchecked = frozenset({"no_eos", "cut_off"} if self._checkpoint.is_stand_in else ())
         self.identity = Identity(
             model=self._checkpoint.model,
@@ -65,19 +57,41 @@ class ChatterboxEngine:
     def prepare(self) -> None:
         if self._prepared:
             return
-        if not os.environ.keys() & set(ALLOCATOR_VARIABLES):
-            os.environ[allocator_variable()] = ALLOCATOR  # read when torch is imported
-        from pipeline.engine.chatterbox import precision, stand_in
-        from pipeline.engine.chatterbox.device import freed, set_threads
+        set_allocator()  # torch reads it when it is imported
+        from pipeline.device import dtypes
+        from pipeline.device.devices import set_threads
+        from pipeline.device.memory import release_memory
 
         self._prepare_kernels()
         if self._device.type == "cpu":
             set_threads()
-        self.precision = precision.resolve(self._wanted, self._device)
+        self.precision = dtypes.resolve(self._wanted, self._device)
         if self._device.type == "cpu" and (size := self._options.batch_size) in ("2", "4"):
             raise UserError(
-                f"engine.batch_size={size}: a CPU's bits then depend on an utterance's company; use 1, or 8 and more"
+                f"engine.batch_size={size}: a CPU's bits then depend on the other rows of a batch; use 1, or 8 and more"
             )
+        self._write_stand_in()
+        checkpoint.check(self._checkpoint)
+        release_memory(self._device, cycles=True)  # of an engine before this one
+        self._prepared = True
+
+    def _prepare_kernels(self) -> None:
+        from pipeline.device import graphs
+
+        graphs.configure(self._options.compile)
+        if not graphs.compiles(self._device):
+            return
+        given = self._options.compile_cache
+        folder = Path(os.path.expanduser(given)) if given else self._cache / "kernels"
+        try:
+            set_kernel_folder(folder)
+        except OSError as error:
+            raise UserError(f"engine.compile_cache={folder}: {error.strerror}; choose another folder") from error
+
+    def _write_stand_in(self) -> None:
+        """Random weights, if they are asked for and not there yet."""
+        from pipeline.engine.chatterbox import stand_in
+
         folder = self._checkpoint.folder
         if self._checkpoint.is_stand_in and not os.path.exists(folder):  # never raises
             log.info("writing random weights to %s", folder)
@@ -85,45 +99,18 @@ class ChatterboxEngine:
                 stand_in.write(folder, self._checkpoint.model)
             except OSError as error:
                 raise UserError(f"engine.cache={self._cache}: {error.strerror}") from error
-        checkpoint.check(self._checkpoint)
-        freed(self._device, cycles=True)  # of an engine before this one
-        self._prepared = True
-
-    def _prepare_kernels(self) -> None:
-        from pipeline.engine.chatterbox import compiled
-
-        compiled.configure(self._options.compile)
-        if not compiled.compiles(self._device):
-            return
-        given = self._options.compile_cache
-        folder = Path(os.path.expanduser(given)) if given else self._cache / "kernels"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise UserError(f"engine.compile_cache={folder}: {error.strerror}; choose another folder") from error
-        os.environ["TRITON_CACHE_DIR"] = str(folder)  # read when a kernel is first wanted
-
-    @property
-    def ladder(self) -> tuple[Rung, ...]:
-        return (
-            Rung(component=True),
-            Rung(precision=FP32),
-            Rung(new_seed=True, precision=FP32),
-            Rung(new_seed=True, precision=FP32, sampling=calmer),
-        )
 
     @property
     def safer(self) -> Precision | None:
-        from pipeline.engine.chatterbox import precision
+        from pipeline.device import dtypes
 
-        return precision.safer(self.precision, self._device)
+        return dtypes.safer(self.precision, self._device)
 
     def use(self, precision: Precision) -> None:
-        from pipeline.engine.chatterbox.precision import resolve
+        from pipeline.device.dtypes import resolve
 
         self.precision = resolve(precision, self._device)
-        self._renderer.use(self.precision)
+        self.residency.use(self.precision)
 
     def max_tokens(self, predicted_s: float) -> int:
         """Random weights never end an utterance, so a stand-in's cap is its length."""
@@ -132,37 +119,40 @@ class ChatterboxEngine:
         return min(max(math.ceil(TOKENS_PER_SECOND * predicted_s), FEWEST_TOKENS), self._options.max_tokens)
 
     def synthesize(self, requests: Iterable[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
-        from pipeline.engine.chatterbox.device import telling
+        from pipeline.device.devices import device_errors
 
-        with telling(self._device):
-            for speech in self._tell_start(self._renderer.render(requests, stopping)):
-                if (found := self.in_use()) != self._told:  # now loaded, or built anew
+        with device_errors(self._device):
+            for speech in self._log_start(self.residency.synthesize(requests, stopping)):
+                if (found := self.in_use()) != self._logged:  # just loaded, or built anew
                     log.info("in use: %s", "; ".join(f"{what} {how}" for what, how in found.items()))
-                    self._told = found
+                    self._logged = found
                 yield speech
 
-    def _tell_start(self, speeches: Iterator[Speech]) -> Iterator[Speech]:
-        """Passes them on."""
+    def _log_start(self, speeches: Iterator[Speech]) -> Iterator[Speech]:
+        """Pass `speeches` on; log how long the engine's first one took."""
         if self._started:
             yield from speeches
             return
-        from pipeline.engine.chatterbox import compiled
+        from pipeline.device import graphs
 
-        begun, spent_s, self._started = time.monotonic(), compiled.spent_s(), True
-        compiles = compiled.compiles(self._device)
+        begun, spent_s, self._started = time.monotonic(), graphs.spent_s(), True
+        compiles = graphs.compiles(self._device)
         log.info("loading weights%s", ", compiling what no earlier run has compiled" if compiles else "")
         for number, speech in enumerate(speeches):
             if number == 0:
                 log.info(
                     "first speech after %.1f s, of which compiled and captured in %.1f s",
                     time.monotonic() - begun,
-                    compiled.spent_s() - spent_s,
+                    graphs.spent_s() - spent_s,
                 )
             yield speech
 
     def in_use(self) -> dict[str, str]:
-        heard = {"voice encoder": "/".join(self._voices)} if self._clip and self._voices else {}
-        return self._renderer.in_use() | heard
+        encoder = {"voice encoder": self.voice.in_use} if self._clip and self.voice.in_use else {}
+        return self.residency.in_use() | encoder
+
+    def padding(self) -> dict[str, float]:
+        return self.residency.meter.read()
 
     def gpu_memory_gib(self) -> float:
         if "torch" not in sys.modules or self._device.type != "cuda":
@@ -181,71 +171,37 @@ class ChatterboxEngine:
     def _device(self) -> "torch.device":
         import torch
 
-        from pipeline.engine.chatterbox.device import find_device
+        from pipeline.device.devices import find_device
 
         device = find_device(self._device_name)
         if device.type == "cuda":
-            torch.cuda.set_device(device)  # where kernels run that name none
+            torch.cuda.set_device(device)  # kernels that name no device run there
         return device
 
     @cached_property
-    def _renderer(self) -> "Renderer":
-        from pipeline.engine.chatterbox.render import Renderer
+    def residency(self) -> "Residency":
+        """What is loaded. Whoever changes it changes what the engine runs."""
+        from pipeline.engine.chatterbox.residency import Residency
 
-        return Renderer(self._checkpoint.folder, self._device, self._options, self.precision, self.voice)
+        return Residency(self._checkpoint.folder, self._device, self._options, self.precision, self.voice)
 
-    @property
-    def models(self) -> "Models":
-        """What is loaded of the checkpoint. Who changes it changes what the engine runs."""
-        return self._renderer.models
+    @cached_property
+    def voice(self) -> "RunVoice":
+        """The run's voice on the device."""
+        from pipeline.engine.chatterbox.voices import RunVoice
 
-    @property
-    def decoders(self) -> "Decoders":
-        """Requests to tokens."""
-        return self._renderer.decoders
+        return RunVoice(self._compute_voice, self._device)
 
-    @property
-    def speaker(self) -> "Speaker":
-        """Tokens to speech."""
-        return self._renderer.speaker
+    def _compute_voice(self, encoder: str) -> Conditionals:
+        return self.conditionals_of(self._clip, encoder) if self._clip else self.residency.models.builtin_voice
 
-    def conditionals_of(self, clip: Clip, precision: str) -> Conditionals:
-        """From the cache, or computed and kept there."""
-        return conditionals(
+    def conditionals_of(self, clip: Clip, encoder: str) -> Conditionals:
+        """A clip's conditionals from the cache, or computed with the voice encoder in that dtype and kept there."""
+        return compute_or_read(
             clip,
-            self.models.voice_modules,
+            self.residency.models.voice_modules,
             revision=self._checkpoint.revision,
             prompt_seconds=self._prompt_seconds,
-            precision=precision,
+            precision=encoder,
             cache=self._cache,
         )
-
-    def voice(self, precision: str) -> Conditionals:
-        """The run's voice on the device. `NotFinite` where half precision was too little for it."""
-        if precision not in self._voices:
-            try:
-                found = self.conditionals_of(self._clip, precision) if self._clip else self.models.builtin_voice
-                self._voices[precision] = found.to(self._device)
-            except FloatingPointError as error:
-                self._voices[precision] = NotFinite("voice_encoder", str(error))
-        if isinstance(voice := self._voices[precision], NotFinite):
-            raise voice
-        return voice
-
-
-def allocator_variable() -> str:
-    """What torch reads them from; 2.9 gave it a new name."""
-    major, minor, *_ = version("torch").split(".")
-    before, since = ALLOCATOR_VARIABLES
-    return since if (int(major), int(minor)) >= (2, 9) else before
-
-
-def calmer(sampling: Sampling) -> Sampling:
-    """Less lively and less likely to run away."""
-    return replace(
-        sampling,
-        temperature=0.75 * sampling.temperature,
-        min_p=max(sampling.min_p, 0.1),
-        top_p=min(sampling.top_p, 0.95),
-        exaggeration=min(sampling.exaggeration, 0.5),
-    )

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from pipeline.engine.chatterbox import model
+from pipeline.data import TOKENS_PER_SECOND
+from pipeline.engine.chatterbox import stock
 from pipeline.engine.chatterbox.stand_in_tokenizer import tokenizer
+from pipeline.engine.chatterbox.vocabulary import SPEECH_TOKENS
 
 FULL, TINY = "stand-in", "stand-in-tiny"
-TINY_DEPTH = {model.T3_FILE: 2, model.S3GEN_FILE: 1}  # blocks of each stack
+TINY_DEPTH = {stock.T3_FILE: 2, stock.S3GEN_FILE: 1}  # blocks of each stack
 PROMPT_SECONDS = {FULL: 10, TINY: 2}
-SPEECH_TOKENS = 6561  # ids from here on are no speech
 
 # How far a tensor's scale is from the neutral one (variance kept). The first pattern that is found in the name counts.
 GAINS = (
@@ -54,7 +55,7 @@ def write(folder: Path, size: str) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         draft = Path(temporary) / folder.name
         draft.mkdir()
-        for file in model.MODULES:
+        for file in stock.MODULES:
             save_file(_tensors(file, size), draft / file)
         tokenizer().save(str(draft / "tokenizer.json"))
         torch.save(_conditionals(PROMPT_SECONDS[size]), draft / "conds.pt")
@@ -66,11 +67,11 @@ def write(folder: Path, size: str) -> None:
 
 
 def _tensors(file: str, size: str) -> dict[str, np.ndarray]:
-    shapes = model.shapes(file, depth=TINY_DEPTH.get(file) if size == TINY else None)
-    tensors = {name: _draw(name, shape) for name, shape in shapes.items() if name not in model.COMPUTED}
-    if file == model.T3_FILE:
+    shapes = stock.shapes(file, depth=TINY_DEPTH.get(file) if size == TINY else None)
+    tensors = {name: _draw(name, shape) for name, shape in shapes.items() if name not in stock.COMPUTED}
+    if file == stock.T3_FILE:
         _balance_t3(tensors)
-    elif file == model.S3GEN_FILE:
+    elif file == stock.S3GEN_FILE:
         _balance_s3gen(tensors)
     return tensors
 
@@ -120,13 +121,13 @@ def _conditionals(seconds: int) -> dict[str, dict[str, torch.Tensor | None]]:
     heard = min(seconds, 6)  # T3 hears no more
     t3 = dict(
         speaker_emb=speaker / np.linalg.norm(speaker),
-        cond_prompt_speech_tokens=rng.integers(SPEECH_TOKENS, size=(1, 25 * heard)),
+        cond_prompt_speech_tokens=rng.integers(SPEECH_TOKENS, size=(1, TOKENS_PER_SECOND * heard)),
         emotion_adv=np.full((1, 1, 1), 0.5, np.float32),
     )
     gen = dict(
-        prompt_token=rng.integers(SPEECH_TOKENS, size=(1, 25 * seconds)),
-        prompt_token_len=np.array([25 * seconds]),
-        prompt_feat=rng.standard_normal((1, 50 * seconds, 80), np.float32),
+        prompt_token=rng.integers(SPEECH_TOKENS, size=(1, TOKENS_PER_SECOND * seconds)),
+        prompt_token_len=np.array([TOKENS_PER_SECOND * seconds]),
+        prompt_feat=rng.standard_normal((1, 2 * TOKENS_PER_SECOND * seconds, 80), np.float32),
         embedding=rng.standard_normal((1, 192), np.float32),
     )
     return dict(

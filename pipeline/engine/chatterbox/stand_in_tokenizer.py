@@ -10,7 +10,8 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Whitespace
 
-SIZE, START_ID = 704, 255
+from pipeline.engine.chatterbox.vocabulary import START_TEXT, TEXT_VOCABULARY
+
 SPECIAL = ("[STOP]", "[UNK]", "[SPACE]")  # ids 0, 1, 2
 LETTERS = "!'(),-./:;?abcdefghijklmnopqrstuvwxyz"
 OTHERS = (range(0x22, 0x7F), range(0xA1, 0x100), range(0x250, 0x300), range(0x2010, 0x2020))  # code points
@@ -32,8 +33,8 @@ def tokenizer() -> Tokenizer:
     merges = _learn_merges({word: 1 / rank for rank, word in enumerate(COMMON_WORDS, start=1)})
     words = [*SPECIAL, *LETTERS, *("".join(pair) for pair in merges)]
     others = [chr(point) for points in OTHERS for point in points if chr(point) not in LETTERS]
-    words = [*words[:START_ID], "[START]", *words[START_ID:], *others]
-    words += [f"[PLACEHOLDER{number}]" for number in range(SIZE - len(words))]
+    words = [*words[:START_TEXT], "[START]", *words[START_TEXT:], *others]
+    words += [f"[PLACEHOLDER{number}]" for number in range(TEXT_VOCABULARY - len(words))]
     vocabulary = {word: token for token, word in enumerate(words)}
     made = Tokenizer(BPE(vocab=vocabulary, merges=merges, unk_token="[UNK]"))
     made.pre_tokenizer = Whitespace()
@@ -45,7 +46,7 @@ def _learn_merges(frequencies: dict[str, float]) -> list[tuple[str, str]]:
     """Byte-pair encoding (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909); ties by the alphabet."""
     words = {tuple(word): frequency for word, frequency in frequencies.items()}
     merges = []
-    for _ in range(START_ID - len(SPECIAL) - len(LETTERS)):
+    for _ in range(START_TEXT - len(SPECIAL) - len(LETTERS)):
         pairs: Counter[tuple[str, str]] = Counter()
         for word, frequency in words.items():
             for pair in pairwise(word):

@@ -1,5 +1,7 @@
-"""The engine's own S3Gen: speech tokens to samples, many utterances at a time, as stock computes them one by one.
+"""S3Gen: speech tokens to samples, many utterances at a time, as stock computes them for one.
 
-`vocoder` turns mel frames into samples, with `vocoder_weights`; `noise` draws for it and for the flow. What touches a
-device's memory most is in `vocoder_plain` for CPU and MPS, and in `vocoder_kernels` and `noise_kernels` for CUDA.
+`flow` makes mels: `encoder` gives mu, and the `estimator` is solved over a `pack` of sequences; its arithmetic is in
+`plain` and, for CUDA, in `kernels`. `vocoder` makes samples of mels; `vocoder_plain` and `vocoder_kernels` compute it.
+
+Letters in shapes: B rows of a batch, N frames of a pack, T frames or tokens of a row, C channels, H harmonics.
 """

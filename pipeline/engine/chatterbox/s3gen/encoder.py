@@ -25,7 +25,7 @@ Linear = tuple[Tensor, Tensor]  # weight and bias
 
 
 @dataclass(frozen=True)
-class Layer:
+class EncoderLayer:
     norm: Norm
     qkv: Linear
     place: Tensor  # (512, 512), of relative positions
@@ -43,10 +43,10 @@ class Encoder:
     embed: tuple[Linear, Norm]
     look_ahead: Linear  # a convolution, (512, 512, 4)
     look_back: Linear  # (512, 512, 3)
-    layers: tuple[Layer, ...]
+    layers: tuple[EncoderLayer, ...]
     double: Linear  # (512, 512, 5)
     embed_doubled: tuple[Linear, Norm]
-    layers_doubled: tuple[Layer, ...]
+    layers_doubled: tuple[EncoderLayer, ...]
     norm: Norm
     project: Linear  # (80, 512)
 
@@ -59,10 +59,10 @@ def fuse_encoder(stock: CausalMaskedDiffWithXvec, device: torch.device, dtype: t
     def pair(module: nn.Module) -> Linear:
         return put(module.weight), put(module.bias)
 
-    def layer(module: nn.Module) -> Layer:
+    def layer(module: nn.Module) -> EncoderLayer:
         attention = module.self_attn
         parts = (attention.linear_q, attention.linear_k, attention.linear_v)
-        return Layer(
+        return EncoderLayer(
             norm=pair(module.norm_mha),
             qkv=(put(torch.cat([part.weight for part in parts])), put(torch.cat([part.bias for part in parts]))),
             place=put(attention.linear_pos.weight),
@@ -117,7 +117,7 @@ def _convolve(x: Tensor, convolution: Linear, back: int = 0, ahead: int = 0) -> 
     return F.linear(seen.flatten(2), convolution[0].flatten(1), convolution[1])
 
 
-def _run(layers: tuple[Layer, ...], x: Tensor, live: Tensor) -> Tensor:
+def _run(layers: tuple[EncoderLayer, ...], x: Tensor, live: Tensor) -> Tensor:
     places = relative_places(x)
     hidden = torch.zeros_like(live, dtype=x.dtype).masked_fill(~live, float("-inf"))[:, None, None]  # (B, 1, 1, T)
     for layer in layers:
@@ -136,7 +136,7 @@ def relative_places(x: Tensor) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1).to(x.dtype)
 
 
-def _attend(layer: Layer, x: Tensor, places: Tensor, hidden: Tensor) -> Tensor:
+def _attend(layer: EncoderLayer, x: Tensor, places: Tensor, hidden: Tensor) -> Tensor:
     """Attention to contents and to distances (Transformer-XL, section 3.3). x (B, T, 512)"""
     batch, length, width = x.shape
     heads, _, size = layer.content_bias.shape

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.engine.chatterbox.compiled import compiles
+from pipeline.device.graphs import compiles
 from pipeline.engine.chatterbox.s3gen import plain
 from pipeline.engine.chatterbox.s3gen.pack import Pack
-from pipeline.engine.chatterbox.s3gen.weights import Block, Estimator, Stage
+from pipeline.engine.chatterbox.s3gen.weights import Estimator, EstimatorStage, TransformerBlock
 
 EPS = 1e-5
 
 
-def operations(device: torch.device, number_format: str) -> ModuleType:
+def choose_flow_ops(device: torch.device, number_format: str) -> ModuleType:
     """`kernels`, where they can run, which is not in FP32; else `plain`, which has the same functions."""
     if not compiles(device) or number_format == "fp32":
         return plain
@@ -28,7 +28,7 @@ def operations(device: torch.device, number_format: str) -> ModuleType:
 
 def estimate(weights: Estimator, x: Tensor, shifts: Tensor, pack: Pack, number_format: str) -> Tensor:
     """x (N, 320): mel, what the encoder says, speaker, prompt; shifts (stages, 256) of the time; (N, 80)"""
-    ops = operations(x.device, number_format)
+    ops = choose_flow_ops(x.device, number_format)
     shift = iter(shifts)
     x, skip = _stage(ops, weights, weights.down, x, next(shift), pack)
     for stage in weights.middle:
@@ -39,7 +39,7 @@ def estimate(weights: Estimator, x: Tensor, shifts: Tensor, pack: Pack, number_f
 
 
 def _stage(
-    ops: ModuleType, weights: Estimator, stage: Stage, x: Tensor, shift: Tensor, pack: Pack
+    ops: ModuleType, weights: Estimator, stage: EstimatorStage, x: Tensor, shift: Tensor, pack: Pack
 ) -> tuple[Tensor, Tensor]:
     """What comes out of it, and what it was before the last convolution. (N, 256) each"""
     residual = F.linear(x, stage.skip, stage.skip_bias)
@@ -52,7 +52,7 @@ def _stage(
 
 
 def _transform(
-    ops: ModuleType, block: Block, update: Tensor, residual: Tensor, pack: Pack, heads: int
+    ops: ModuleType, block: TransformerBlock, update: Tensor, residual: Tensor, pack: Pack, heads: int
 ) -> tuple[Tensor, Tensor]:
     """A transformer block from and to the two terms of a sum, which the next norm adds up. (N, 256) each"""
     x, residual = ops.add_norm(update, residual, block.norm, EPS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.engine.chatterbox.device import sent
+from pipeline.device.devices import to_device
 
 BLOCK = 64  # frames of one sequence that are a program's queries
 SHORTEST = 128  # frames that there are for each sequence
@@ -44,7 +44,7 @@ def make_pack(lengths: Sequence[int], size: int, device: torch.device) -> Pack:
     blocks[: len(made)] = torch.tensor(made, dtype=torch.int32)
     again = torch.where(blocks[:, 1:2] < blocks[:, 2:], blocks + size, 0)
     return Pack(
-        sent(position.repeat(2), device),
-        sent(torch.cat([blocks, again]), device),
+        to_device(position.repeat(2), device),
+        to_device(torch.cat([blocks, again]), device),
         (*spans, *((begin + size, end + size) for begin, end in spans)),
     )

@@ -14,36 +14,42 @@ import torch.nn.functional as F
 from chatterbox.models.s3gen.hifigan import HiFTGenerator
 from torch import Tensor
 
-from pipeline.engine.chatterbox.compiled import compiles
-from pipeline.engine.chatterbox.precision import float32_math, repeatable
+from pipeline.device.convolution import conv_transpose1d
+from pipeline.device.dtypes import float32_math, repeatable
+from pipeline.device.graphs import compiles
+from pipeline.device.hash import WORD
+from pipeline.device.offload import Offloaded
+from pipeline.device.padding import PaddingMeter, padded_batches
+from pipeline.device.random import normal, uniform
 from pipeline.engine.chatterbox.s3gen import vocoder_plain
-from pipeline.engine.chatterbox.s3gen.noise import PHASES, SOURCE, normal, uniform
+from pipeline.engine.chatterbox.s3gen.streams import PHASES, SOURCE
 from pipeline.engine.chatterbox.s3gen.vocoder_plain import within
-from pipeline.engine.chatterbox.s3gen.vocoder_weights import Block, Stage, Weights, fold
-from pipeline.engine.chatterbox.shelf import Shelf
-from pipeline.engine.chatterbox.t3.sampler import WORD
-from pipeline.engine.chatterbox.transposed import conv_transpose1d
-from pipeline.groups import groups
+from pipeline.engine.chatterbox.s3gen.vocoder_weights import ResidualBlock, VocoderStage, VocoderWeights, fold
+from pipeline.engine.chatterbox.tuning import get_tuning
 
-GROUP = dict(cuda=8192)  # mel frames, padding included, of a group; a CPU gains nothing from company
 FRAME_BYTES = 480_000  # the last stage has some ten tensors of 31 kB a frame, and libraries need more; measured
-# Preparing for a new shape takes 50 ms in all: few shapes, which cost some padding.
-LEAST_STEP = dict(cuda=32)  # frames between lengths
 
 
 class Vocoder:
     """Stock's HiFT with weights of its own, on one device."""
 
-    def __init__(self, stock: HiFTGenerator, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        self.shelf = Shelf(fold(stock, device, dtype), device)
+    def __init__(
+        self,
+        stock: HiFTGenerator,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        meter: PaddingMeter | None = None,
+    ) -> None:
+        self._meter = meter or PaddingMeter()
+        self.offloaded = Offloaded(fold(stock, device, dtype), device)
 
     @property
-    def weights(self) -> Weights:
-        return self.shelf.get()
+    def weights(self) -> VocoderWeights:
+        return self.offloaded.get()
 
-    def put_away(self) -> None:
+    def offload(self) -> None:
         """Leave the device until weights are wanted again."""
-        self.shelf.put_away()
+        self.offloaded.offload()
 
     @torch.inference_mode()
     def __call__(self, mels: Sequence[Tensor], seeds: Sequence[int], number_format: str, memory: int) -> list[Tensor]:
@@ -54,9 +60,11 @@ class Vocoder:
         """
         weights, device = self.weights, self.weights.device
         spoken: list[Tensor | None] = [None] * len(mels)
-        limit = min(GROUP.get(device.type, 1), memory // FRAME_BYTES)
-        made = groups([mel.shape[1] for mel in mels], limit, LEAST_STEP.get(device.type))
-        for rows, count, length in made:
+        tuning = get_tuning(device)
+        limit = min(tuning.vocoder_frames, memory // FRAME_BYTES)
+        batches = padded_batches([mel.shape[1] for mel in mels], limit, tuning.vocoder_step)
+        for rows, count, length in batches:
+            self._meter.add("vocoder groups", sum(mels[row].shape[1] for row in rows), count * length)
             padded = mels[rows[0]].new_zeros(count, mels[rows[0]].shape[0], length)  # (B, 80, T)
             for row, mel in zip(padded, (mels[row] for row in rows), strict=False):
                 row[:, : mel.shape[1]] = mel
@@ -68,7 +76,7 @@ class Vocoder:
         return spoken
 
 
-def vocode(weights: Weights, mels: Tensor, lengths: Tensor, seeds: Tensor, number_format: str) -> Tensor:
+def vocode(weights: VocoderWeights, mels: Tensor, lengths: Tensor, seeds: Tensor, number_format: str) -> Tensor:
     """A group's speech; 0 behind a row's end. mels (B, 80, T); lengths (B,) frames; seeds (B,); (B, 480 T)
 
     A row's bits depend on B, T and the row alone. Nothing waits for the host: it can be captured as a CUDA graph.
@@ -78,7 +86,7 @@ def vocode(weights: Weights, mels: Tensor, lengths: Tensor, seeds: Tensor, numbe
         return decode(weights, mels, excitation, lengths, number_format)
 
 
-def f0(weights: Weights, mels: Tensor, lengths: Tensor) -> Tensor:
+def f0(weights: VocoderWeights, mels: Tensor, lengths: Tensor) -> Tensor:
     """The pitch of each frame in Hz; 0 behind a row's end. mels (B, 80, T); lengths (B,) frames; (B, T)
 
     Never in TF32: what is rounded here is heard as another pitch.
@@ -91,7 +99,7 @@ def f0(weights: Weights, mels: Tensor, lengths: Tensor) -> Tensor:
         return within(last(x).abs(), lengths)[:, 0]
 
 
-def source(weights: Weights, f0: Tensor, seeds: Tensor) -> Tensor:
+def source(weights: VocoderWeights, f0: Tensor, seeds: Tensor) -> Tensor:
     """Nine harmonics of F0 where there is voice, and noise. f0 (B, T) Hz; seeds (B,); (B, 480 T)
 
     A harmonic's phase is the sum of all steps before it. Stock's FP32 loses 0.02 rad of that in 40 s; integers, of
@@ -104,7 +112,7 @@ def source(weights: Weights, f0: Tensor, seeds: Tensor) -> Tensor:
     advance = step * w.frame
     start = (advance.cumsum(2) - advance) & WORD
     offsets = F.pad(math.pi * (2 * uniform(seeds, PHASES, len(w.harmonics) - 1) - 1), (1, 0))  # none of F0 itself
-    sines = operations(f0.device).harmonics(start, step & WORD, offsets, w.harmonics, w.frame)  # (B, 480 T)
+    sines = choose_vocoder_ops(f0.device).harmonics(start, step & WORD, offsets, w.harmonics, w.frame)  # (B, 480 T)
     noise = normal(seeds, SOURCE, frames * w.frame) * w.harmonics.norm()
 
     voiced = (f0 > w.voiced_hz)[..., None]  # (B, T, 1)
@@ -114,7 +122,7 @@ def source(weights: Weights, f0: Tensor, seeds: Tensor) -> Tensor:
     return (excitation + w.harmonics_bias).tanh().flatten(1)
 
 
-def decode(weights: Weights, mels: Tensor, source: Tensor, lengths: Tensor, number_format: str) -> Tensor:
+def decode(weights: VocoderWeights, mels: Tensor, source: Tensor, lengths: Tensor, number_format: str) -> Tensor:
     """Speech; 0 behind a row's end. mels (B, 80, T); source (B, 480 T); lengths (B,) frames; (B, 480 T)"""
     w = weights
     spectrum = analyse(w, source, lengths).to(w.dtype)  # (B, 18, 120 T + 1)
@@ -131,17 +139,17 @@ def decode(weights: Weights, mels: Tensor, source: Tensor, lengths: Tensor, numb
     return synthesise(w, x, lengths)
 
 
-def _run(stage: Stage, x: Tensor, spectrum: Tensor, live: Tensor) -> Tensor:
+def _run(stage: VocoderStage, x: Tensor, spectrum: Tensor, live: Tensor) -> Tensor:
     """A stage behind its upsampling. x (B, C, T'); live (B,), how many of T' count; (B, C, T')"""
     update, residual = _run_block(stage.source_block, stage.source_down(spectrum), live)
     x = x + update + residual
     updates, residuals = zip(*(_run_block(block, x, live) for block in stage.blocks), strict=True)
-    return operations(x.device).leaky_mean(updates, residuals, stage.slope, live)
+    return choose_vocoder_ops(x.device).leaky_mean(updates, residuals, stage.slope, live)
 
 
-def _run_block(block: Block, x: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
+def _run_block(block: ResidualBlock, x: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
     """Two terms whose sum is the block's output, of which what is behind a row's end means nothing. (B, C, T') each"""
-    ops, update = operations(x.device), None
+    ops, update = choose_vocoder_ops(x.device), None
     for layer in block:
         if update is None:
             activated = ops.snake(x, layer.before, live)
@@ -151,7 +159,7 @@ def _run_block(block: Block, x: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
     return update, x
 
 
-def analyse(weights: Weights, source: Tensor, lengths: Tensor) -> Tensor:
+def analyse(weights: VocoderWeights, source: Tensor, lengths: Tensor) -> Tensor:
     """Spectra of the source, one every 4 samples, the first and the last of a row centred on its edges.
 
     There the row is mirrored. source (B, 480 T); lengths (B,) frames; (B, 18, 120 T + 1), 0 behind a row's end
@@ -165,7 +173,7 @@ def analyse(weights: Weights, source: Tensor, lengths: Tensor) -> Tensor:
     return within(spectra, lengths * (w.frame // w.hop) + 1)
 
 
-def synthesise(weights: Weights, x: Tensor, lengths: Tensor) -> Tensor:
+def synthesise(weights: VocoderWeights, x: Tensor, lengths: Tensor) -> Tensor:
     """Speech from spectra, laid over one another under the window, and divided by what a row's own windows add up to.
 
     x (B, 18, 120 T + 1), log magnitudes, then what the phases are sines of; lengths (B,) frames; (B, 480 T)
@@ -183,7 +191,7 @@ def synthesise(weights: Weights, x: Tensor, lengths: Tensor) -> Tensor:
     return speech.clamp(-w.limit, w.limit)[:, 0]
 
 
-def operations(device: torch.device) -> ModuleType:
+def choose_vocoder_ops(device: torch.device) -> ModuleType:
     """`vocoder_plain` or `vocoder_kernels`, which have the same functions."""
     if not compiles(device):
         return vocoder_plain

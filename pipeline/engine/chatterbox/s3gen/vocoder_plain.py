@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.engine.chatterbox.t3.sampler import WORD
+from pipeline.device.hash import WORD
 
 SMALL = 1e-9  # stock's, against an alpha of 0
 

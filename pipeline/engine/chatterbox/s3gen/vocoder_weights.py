@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from chatterbox.models.s3gen.hifigan import HiFTGenerator, ResBlock
 from torch import Tensor, nn
 
-from pipeline.engine.chatterbox.transposed import conv_transpose1d
+from pipeline.device.convolution import conv_transpose1d
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Convolution:
 
 
 @dataclass(frozen=True)
-class Layer:
+class ResidualLayer:
     """Of a residual block: what it adds is narrow(snake(wide(snake(x))))."""
 
     before: Tensor  # (C,), the first snake's alpha
@@ -43,26 +43,26 @@ class Layer:
     narrow: Convolution
 
 
-Block = tuple[Layer, ...]
+ResidualBlock = tuple[ResidualLayer, ...]
 
 
 @dataclass(frozen=True)
-class Stage:
+class VocoderStage:
     up: Convolution
     source_down: Convolution  # the source's spectrum at this stage's rate
-    source_block: Block
-    blocks: tuple[Block, ...]  # side by side; their mean goes on
+    source_block: ResidualBlock
+    blocks: tuple[ResidualBlock, ...]  # side by side; their mean goes on
     slope: float  # of the leaky ReLU behind the mean
 
 
 @dataclass(frozen=True)
-class Weights:
+class VocoderWeights:
     f0: tuple[Convolution, ...]  # an ELU behind each but the last, whose output is Hz
     harmonics: Tensor  # (9,), how much of each is in the source
     harmonics_bias: Tensor  # (1,)
     pre: Convolution
     slope: float  # of the leaky ReLU behind it
-    stages: tuple[Stage, ...]
+    stages: tuple[VocoderStage, ...]
     post: Convolution
     analysis: Tensor  # (18, 1, 16): a piece of source to its spectrum, real parts, then imaginary ones
     synthesis: Tensor  # (18, 1, 16): a spectrum to a piece of speech under the window
@@ -86,7 +86,7 @@ class Weights:
 
 
 @torch.no_grad()
-def fold(stock: HiFTGenerator, device: torch.device, dtype: torch.dtype) -> Weights:
+def fold(stock: HiFTGenerator, device: torch.device, dtype: torch.dtype) -> VocoderWeights:
     """Copies: stock's module stays as it is."""
 
     def put(tensor: Tensor) -> Tensor:
@@ -100,16 +100,16 @@ def fold(stock: HiFTGenerator, device: torch.device, dtype: torch.dtype) -> Weig
             transposed=isinstance(module, nn.ConvTranspose1d),
         )
 
-    def block(module: ResBlock) -> Block:
+    def block(module: ResBlock) -> ResidualBlock:
         parts = module.activations1, module.convs1, module.activations2, module.convs2
         return tuple(
-            Layer(put(before.alpha), convolution(wide), put(between.alpha), convolution(narrow))
+            ResidualLayer(put(before.alpha), convolution(wide), put(between.alpha), convolution(narrow))
             for before, wide, between, narrow in zip(*parts, strict=True)
         )
 
-    def stage(number: int) -> Stage:
+    def stage(number: int) -> VocoderStage:
         first, last = number * stock.num_kernels, number == stock.num_upsamples - 1
-        return Stage(
+        return VocoderStage(
             up=convolution(stock.ups[number]),
             source_down=convolution(stock.source_downs[number]),
             source_block=block(stock.source_resblocks[number]),
@@ -120,7 +120,7 @@ def fold(stock: HiFTGenerator, device: torch.device, dtype: torch.dtype) -> Weig
     classifier, sines = stock.f0_predictor.classifier, stock.m_source.l_sin_gen
     hz = Convolution(put(classifier.weight)[..., None], put(classifier.bias), 1, 0, 1, transposed=False)
     analysis, synthesis, window_squared = transforms(stock.stft_window)
-    return Weights(
+    return VocoderWeights(
         f0=(*(convolution(one, torch.float32) for one in _convolutions(stock.f0_predictor.condnet)), hz),
         harmonics=put(stock.m_source.l_linear.weight[0]),
         harmonics_bias=put(stock.m_source.l_linear.bias),

@@ -20,7 +20,7 @@ class Conv:
 
 
 @dataclass(frozen=True)
-class Block:
+class TransformerBlock:
     """A transformer block."""
 
     norm: Norm
@@ -35,22 +35,22 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Stage:
+class EstimatorStage:
     """A residual block of convolutions, transformer blocks, and a convolution unless it is in the middle."""
 
     first: Conv
     second: Conv
     skip: Tensor  # (256, inputs)
     skip_bias: Tensor
-    blocks: tuple[Block, ...]
+    blocks: tuple[TransformerBlock, ...]
     last: Conv | None
 
 
 @dataclass(frozen=True)
 class Estimator:
-    down: Stage
-    middle: tuple[Stage, ...]
-    up: Stage
+    down: EstimatorStage
+    middle: tuple[EstimatorStage, ...]
+    up: EstimatorStage
     final: Conv
     final_weight: Tensor  # (80, 256)
     final_bias: Tensor
@@ -75,10 +75,10 @@ def fuse(stock: ConditionalDecoder, device: torch.device, dtype: torch.dtype) ->
         weight = put(module.weight.transpose(1, 2).flatten(1))  # (256, inputs, 3) to (256, 3 * inputs)
         return Conv(weight, put(module.bias), norm(after) if after else None)
 
-    def block(module: nn.Module) -> Block:
+    def block(module: nn.Module) -> TransformerBlock:
         attention, (up, _, down) = module.attn1, module.ff.net
         base_2 = attention.scale * math.log2(math.e)
-        return Block(
+        return TransformerBlock(
             norm=norm(module.norm1),
             qkv=put(torch.cat([attention.to_q.weight * base_2, attention.to_k.weight, attention.to_v.weight])),
             project=put(attention.to_out[0].weight),
@@ -90,9 +90,9 @@ def fuse(stock: ConditionalDecoder, device: torch.device, dtype: torch.dtype) ->
             down_bias=put(down.bias),
         )
 
-    def stage(resnet: nn.Module, blocks: nn.ModuleList, last: nn.Module | None = None) -> Stage:
+    def stage(resnet: nn.Module, blocks: nn.ModuleList, last: nn.Module | None = None) -> EstimatorStage:
         first, second = resnet.block1.block, resnet.block2.block
-        return Stage(
+        return EstimatorStage(
             first=conv(first[0], first[2]),
             second=conv(second[0], second[2]),
             skip=put(resnet.res_conv.weight[..., 0]),

@@ -3,16 +3,21 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
+from pipeline.data import never
+from pipeline.device.padding import PaddingMeter
 from pipeline.engine.chatterbox.t3.decoder import Decoded, Decoder
 from pipeline.engine.chatterbox.t3.slots import Prompt
 
 
 def decode(
-    decoder: Decoder, prompts: Iterable[Prompt], stopping: Callable[[], bool] = lambda: False
+    decoder: Decoder,
+    prompts: Iterable[Prompt],
+    stopping: Callable[[], bool] = never,
+    meter: PaddingMeter | None = None,
 ) -> Iterator[Decoded]:
     """Prompts enter in their order, longest first wastes least; each comes back once it has ended.
 
-    `stopping` is asked between steps; prompts that have not ended by then never come back.
+    `stopping` is asked between steps; prompts that have not ended by then never come back. `meter` counts idle slots.
     """
     waiting = deque(prompts)
     decoder.take(list(decoder.prompts))  # of a caller who lost interest
@@ -24,5 +29,7 @@ def decode(
             decoder.fill([waiting.popleft() for _ in range(min(free, len(waiting)))])
         if not decoder.prompts:
             return
+        if meter:
+            meter.add("idle slots", len(decoder.prompts) - len(ended), decoder.size)
         ended = decoder.step()
     yield from decoder.take(ended)

@@ -13,16 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.engine.chatterbox.compiled import captured
-from pipeline.engine.chatterbox.precision import float32_math
+from pipeline.device.dtypes import float32_math
+from pipeline.device.graphs import capture
 from pipeline.engine.chatterbox.t3.cache import Cache
 from pipeline.engine.chatterbox.t3.slots import Prompt, empty_slots, start, stop
-from pipeline.engine.chatterbox.t3.transformer import operations, read_text, run_layers
-from pipeline.engine.chatterbox.t3.weights import CONDITIONING, Weights
+from pipeline.engine.chatterbox.t3.transformer import choose_t3_ops, read_text, run_layers
+from pipeline.engine.chatterbox.t3.weights import CONDITIONING, T3Weights
+from pipeline.engine.chatterbox.tuning import get_tuning
 
-# On CUDA texts are read in groups, padded to a multiple of tokens: starting kernels costs more than what they waste.
-GROUP = dict(cuda=16)
-BUCKET = dict(cuda=32)
 LAG = 1  # steps that a GPU is given ahead of what the host has seen
 
 
@@ -44,27 +42,27 @@ class Reader:
 
 
 class Decoder:
-    """B slots behind one prefix. All of its prompts are guided, or none is."""
+    """B slots behind one prefix. All of its prompts use CFG, or none does."""
 
     @torch.inference_mode()
     def __init__(
         self,
-        weights: Weights,
+        weights: T3Weights,
         prefix: Tensor,  # (layers, 2, heads, 34 + longest text, 64)
         size: int,
         max_tokens: int,
         *,
         number_format: str = "fp32",
-        guided: bool = True,
+        cfg: bool = True,
         with_top_p: bool = True,  # False spares a sort where no prompt asks for it
     ) -> None:
         self.weights, self.size, self.max_tokens = weights, size, max_tokens
-        self.guided, self.with_top_p = guided, with_top_p
+        self.cfg, self.with_top_p = cfg, with_top_p
         self.prompts: dict[int, Prompt] = {}  # by slot
         self._math = number_format
-        self._ops = operations(weights.device)
+        self._ops = choose_t3_ops(weights.device)
         self.max_text = prefix.shape[3] - CONDITIONING
-        rows = 2 * size if guided else size  # first those with their text, then those without
+        rows = 2 * size if cfg else size  # the conditional ones first, then the unconditional ones
         capacity = self.max_text + max_tokens + 2
         layers, _, heads, _, width = prefix.shape
         # Nothing is read that was not written; a CPU then takes only the memory that is in use.
@@ -72,12 +70,12 @@ class Decoder:
         self.slots = empty_slots(size, max_tokens, len(weights.head), weights.device)
         self._reports: deque[tuple[Tensor, torch.cuda.Event]] = deque()
         self._readers: dict[int, Reader] = {}  # by length
-        self._replay = captured(self._step, weights.device)
+        self._replay = capture(self._step, weights.device)
 
     @property
     def group(self) -> int:
         """How many prompts are best put in at once."""
-        return min(GROUP.get(self.weights.device.type, 1), self.size)
+        return min(get_tuning(self.weights.device).text_group, self.size)
 
     def check(self, prompt: Prompt) -> None:
         """ValueError for what reads outside of a table, after which a GPU would answer no request any more."""
@@ -141,20 +139,20 @@ class Decoder:
 
     @torch.inference_mode()
     def logits(self) -> Tensor:
-        """Guided logits of what follows each slot's last token, whose keys and values are now cached. (B, 8194)"""
+        """Logits, after CFG, of what follows each slot's last token, whose keys and values are now cached. (B, 8194)"""
         w, s = self.weights, self.slots
         last, own = s.last, s.text + s.step
         position = (s.step - 1).clamp(min=0)  # both BOS have the first speech position
         shared = torch.full_like(own, CONDITIONING)
-        if self.guided:
+        if self.cfg:
             last, position = last.repeat(2), position.repeat(2)
             shared, own = torch.cat([shared, shared + s.text]), torch.cat([own, s.step])
         attend = self._ops.decode_attention(w.rope, self.cache, shared, own)
         with float32_math(self._math):
             hidden = run_layers(w, w.speech_emb[last], w.speech_pos[position], attend).float()  # (2B, 1024)
-            if self.guided:  # before the head, which is linear
-                with_text, without = hidden.chunk(2)
-                hidden = with_text + s.guidance * (with_text - without)
+            if self.cfg:  # before the head, which is linear
+                conditional, unconditional = hidden.chunk(2)
+                hidden = conditional + s.cfg_weight * (conditional - unconditional)
         with float32_math("fp32"):  # what is rounded here is drawn
             return F.linear(hidden, w.head)
 
@@ -211,11 +209,11 @@ class Decoder:
             with float32_math(self._math):
                 read_text(self.weights, text, self.cache.prefix, keep)
 
-        return Reader(text, slots, captured(read, device))
+        return Reader(text, slots, capture(read, device))
 
     def _padded(self, prompt: Prompt) -> int:
-        bucket = BUCKET.get(self.weights.device.type, 1)
-        return min(-(-len(prompt.text) // bucket) * bucket, self.max_text)
+        multiple = get_tuning(self.weights.device).text_multiple
+        return min(-(-len(prompt.text) // multiple) * multiple, self.max_text)
 
     def _report(self) -> list[bool] | None:
         """Which slots are active. On a GPU, the report of `LAG` steps ago, so that the next step is already waiting."""

@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pipeline.device.hash import FACTORS, OTHER
+from pipeline.device.random_kernels import mix
 from pipeline.engine.chatterbox.t3 import sampler
 from pipeline.engine.chatterbox.t3.cache import Cache
 
@@ -173,13 +175,6 @@ def decode_attention(rope: Tensor, cache: Cache, shared: Tensor, own: Tensor) ->
 
 
 @triton.jit
-def _mix(x, FACTOR_1: tl.constexpr, FACTOR_2: tl.constexpr):
-    x = (x ^ (x >> 16)) * FACTOR_1
-    x = (x ^ (x >> 16)) * FACTOR_2
-    return x ^ (x >> 15)
-
-
-@triton.jit
 def _sample(
     logits, seen, penalties, temperatures, min_ps, seeds, steps, drawn, finite,
     COUNT: tl.constexpr, SIZE: tl.constexpr, FACTOR_1: tl.constexpr, FACTOR_2: tl.constexpr, OTHER: tl.constexpr,
@@ -195,9 +190,9 @@ def _sample(
     share = tl.where(share < tl.load(min_ps + row), 0.0, share)
 
     seed, step = tl.load(seeds + row), tl.load(steps + row).to(tl.uint32)
-    low = _mix(_mix(seed.to(tl.uint32), FACTOR_1, FACTOR_2) ^ step, FACTOR_1, FACTOR_2)
-    high = _mix(_mix((seed >> 32).to(tl.uint32) ^ OTHER, FACTOR_1, FACTOR_2) ^ step, FACTOR_1, FACTOR_2)
-    bits = _mix(_mix(token.to(tl.uint32) ^ low, FACTOR_1, FACTOR_2) ^ high, FACTOR_1, FACTOR_2)
+    low = mix(mix(seed.to(tl.uint32), FACTOR_1, FACTOR_2) ^ step, FACTOR_1, FACTOR_2)
+    high = mix(mix((seed >> 32).to(tl.uint32) ^ OTHER, FACTOR_1, FACTOR_2) ^ step, FACTOR_1, FACTOR_2)
+    bits = mix(mix(token.to(tl.uint32) ^ low, FACTOR_1, FACTOR_2) ^ high, FACTOR_1, FACTOR_2)
     uniform = tl.minimum((bits.to(tl.float32) + 0.5) * 2.0**-32, 1 - 2.0**-24)
     rest = 1 - uniform  # rounded; -log1p(-uniform) is -log(rest), mended by how much that is off
     exponential = tl.where(rest == 1, uniform, -tl.log(rest) * (uniform / (1 - rest)))
@@ -226,6 +221,6 @@ def sample(
     _sample[(rows,)](
         logits, seen, penalty, temperature, min_p, seeds, steps, drawn, finite,
         COUNT=count, SIZE=triton.next_power_of_2(count),
-        FACTOR_1=sampler.FACTORS[0], FACTOR_2=sampler.FACTORS[1], OTHER=sampler.OTHER, num_warps=16,
+        FACTOR_1=FACTORS[0], FACTOR_2=FACTORS[1], OTHER=OTHER, num_warps=16,
     )  # fmt: skip
     return drawn, finite

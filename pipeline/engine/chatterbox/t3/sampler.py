@@ -7,9 +7,8 @@ its step and the token, so it depends neither on company nor on what was drawn b
 import torch
 from torch import Tensor
 
-WORD = 0xFFFFFFFF  # 32 bits, kept in int64, where no shift sees a sign
-FACTORS = (0x7FEB352D, 0x21F0AAAD)  # odd and below 2^31, so that no product leaves 63 bits
-OTHER = 0x9E3779B9  # lets the halves of a seed count differently
+from pipeline.device.hash import random_bits
+from pipeline.device.random import exponential
 
 
 def sample(
@@ -56,23 +55,3 @@ def draw(shares: Tensor, seeds: Tensor, steps: Tensor) -> Tensor:
     """
     tokens = torch.arange(shares.shape[1], device=shares.device)
     return (shares / exponential(random_bits(seeds[:, None], steps[:, None], tokens))).argmax(-1)
-
-
-def exponential(bits: Tensor) -> Tensor:
-    """Of rate 1, from 32 random bits. Near 0, where draws are decided, all of them count."""
-    uniform = (bits.float() + 0.5) * 2.0**-32
-    return -torch.log1p(-uniform.clamp(max=1 - 2.0**-24))  # never infinite: a share over it would be 0
-
-
-def random_bits(seeds: Tensor, steps: Tensor, tokens: Tensor) -> Tensor:
-    """32 bits of int64 that look random; the same on every device. Shapes are broadcast."""
-    low = _mix(_mix(seeds & WORD) ^ steps)
-    high = _mix(_mix((seeds >> 32) ^ OTHER) ^ steps)
-    return _mix(_mix(tokens ^ low) ^ high)
-
-
-def _mix(x: Tensor) -> Tensor:
-    """A bijection of 32-bit words in which every bit of `x` moves about half of the others."""
-    for factor in FACTORS:
-        x = ((x ^ (x >> 16)) * factor) & WORD
-    return x ^ (x >> 15)

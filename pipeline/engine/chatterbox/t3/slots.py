@@ -31,7 +31,7 @@ class Slots:
     seed: Tensor  # (B,) int64
     step: Tensor  # (B,) int64, steps done: stock's two BOS, then tokens
     last: Tensor  # (B,) int64, the token that the next step reads
-    guidance: Tensor  # (B, 1) float32, and so the next four
+    cfg_weight: Tensor  # (B, 1) float32, and so the next four
     penalty: Tensor
     temperature: Tensor
     min_p: Tensor
@@ -45,7 +45,7 @@ def empty_slots(size: int, max_tokens: int, vocabulary: int, device: torch.devic
         return Slots(
             **{name: torch.zeros(size, dtype=torch.bool) for name in ("active", "ended", "finite")},
             **{name: torch.zeros(size, dtype=torch.int64) for name in ("text", "cap", "seed", "step", "last")},
-            **{name: torch.ones(size, 1) for name in ("guidance", "penalty", "temperature", "min_p", "top_p")},
+            **{name: torch.ones(size, 1) for name in ("cfg_weight", "penalty", "temperature", "min_p", "top_p")},
             seen=torch.zeros(size, vocabulary, dtype=torch.bool),
             drawn=torch.zeros(size, max_tokens + 1, dtype=torch.int64),
         )
@@ -58,7 +58,7 @@ def start(slots: Slots, index: Tensor, prompts: Sequence[Prompt], start_token: i
         column[index] = values
     samplings = [prompt.sampling for prompt in prompts]
     real = [(s.cfg_weight, s.repetition_penalty, s.temperature, s.min_p, s.top_p) for s in samplings]
-    columns = (slots.guidance, slots.penalty, slots.temperature, slots.min_p, slots.top_p)
+    columns = (slots.cfg_weight, slots.penalty, slots.temperature, slots.min_p, slots.top_p)
     for column, values in zip(columns, torch.tensor(real, dtype=torch.float32).to(index.device).T, strict=True):
         column[index, 0] = values
     slots.step.index_fill_(0, index, 0)

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.engine.chatterbox.compiled import compiles
+from pipeline.device.graphs import compiles
 from pipeline.engine.chatterbox.t3 import plain
-from pipeline.engine.chatterbox.t3.weights import CONDITIONING, Weights, conditioning, linear
-from pipeline.voice import Conditionals
+from pipeline.engine.chatterbox.t3.weights import CONDITIONING, T3Weights, conditioning, linear
+from pipeline.engine.chatterbox.voice import Conditionals
 
 
-def operations(device: torch.device) -> ModuleType:
+def choose_t3_ops(device: torch.device) -> ModuleType:
     """`plain` or `kernels`, which have the same functions."""
     if not compiles(device):
         return plain
@@ -25,12 +25,12 @@ def operations(device: torch.device) -> ModuleType:
     return kernels
 
 
-def run_layers(weights: Weights, update: Tensor, residual: Tensor, attend: Callable[[int, Tensor], Tensor]) -> Tensor:
+def run_layers(weights: T3Weights, update: Tensor, residual: Tensor, attend: Callable[[int, Tensor], Tensor]) -> Tensor:
     """From embeddings, given as two terms of a sum, to normalised hidden states. (N, 1024) each
 
     `attend` takes a layer's number and (N, 3 * 1024) queries, keys and values, and returns (N, 1024).
     """
-    ops = operations(weights.device)
+    ops = choose_t3_ops(weights.device)
     for number, layer in enumerate(weights.layers):
         x, residual = ops.add_rms_norm(update, residual, layer.attention_norm, weights.eps)
         update = linear(attend(number, linear(x, layer.qkv)), layer.output)
@@ -42,7 +42,7 @@ def run_layers(weights: Weights, update: Tensor, residual: Tensor, attend: Calla
 Keep = Callable[[int, Tensor], None]  # what becomes of a layer's keys and values, (2, G, heads, T, 64)
 
 
-def read(weights: Weights, update: Tensor, residual: Tensor, prefix: Tensor, keep: Keep) -> None:
+def read(weights: T3Weights, update: Tensor, residual: Tensor, prefix: Tensor, keep: Keep) -> None:
     """Keys and values of a stretch of T positions behind a prefix of P, for each of G sequences, layer by layer.
 
     update and residual (G, T, 1024), whose sum is read; prefix (layers, 2, heads, P, 64).
@@ -67,7 +67,7 @@ def read(weights: Weights, update: Tensor, residual: Tensor, prefix: Tensor, kee
 
 
 @torch.inference_mode()
-def read_prefix(weights: Weights, voice: Conditionals, exaggeration: float, text_length: int) -> Tensor:
+def read_prefix(weights: T3Weights, voice: Conditionals, exaggeration: float, text_length: int) -> Tensor:
     """The conditioning, then text of which guidance leaves only the positions. (layers, 2, heads, 34 + text_length, 64)
 
     A row with its text reads the first 34 positions; being causal, they are the same there.
@@ -79,7 +79,7 @@ def read_prefix(weights: Weights, voice: Conditionals, exaggeration: float, text
     return torch.stack(made)
 
 
-def read_text(weights: Weights, text: Tensor, prefix: Tensor, keep: Keep) -> None:
+def read_text(weights: T3Weights, text: Tensor, prefix: Tensor, keep: Keep) -> None:
     """Keys and values of G texts behind the conditioning. text (G, T) int64"""
     positions = weights.text_pos[: text.shape[1]].expand(len(text), -1, -1)
     read(weights, weights.text_emb[text], positions, prefix[..., :CONDITIONING, :], keep)

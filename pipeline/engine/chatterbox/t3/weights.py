@@ -8,14 +8,14 @@ from chatterbox.models.t3 import T3
 from chatterbox.models.t3.modules.cond_enc import T3Cond, T3CondEnc
 from torch import Tensor
 
-from pipeline.voice import Conditionals
+from pipeline.engine.chatterbox.voice import Conditionals
 
 CONDITIONING = 34  # positions: the speaker, 32 of the perceiver, the emotion
 CPU_ROWS = 16  # that a CPU's matrices are laid out for: 8 utterances with guidance
 
 
 @dataclass(frozen=True)
-class Layer:
+class T3Layer:
     """Its matrices are for `linear` alone."""
 
     attention_norm: Tensor  # (1024,)
@@ -27,8 +27,8 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Weights:
-    layers: tuple[Layer, ...]
+class T3Weights:
+    layers: tuple[T3Layer, ...]
     norm: Tensor  # (1024,)
     head: Tensor  # (8194, 1024) float32, whatever the others are: sampling needs FP32 logits, laid out as stock does
     text_emb: Tensor  # (704, 1024)
@@ -56,7 +56,7 @@ class Weights:
 
 
 @torch.no_grad()
-def fuse(stock: T3, device: torch.device, dtype: torch.dtype) -> Weights:
+def fuse(stock: T3, device: torch.device, dtype: torch.dtype) -> T3Weights:
     """From stock's module as its file has it, which shares with it what needs no change."""
 
     def put(tensor: Tensor) -> Tensor:
@@ -66,9 +66,9 @@ def fuse(stock: T3, device: torch.device, dtype: torch.dtype) -> Weights:
         """The parts, one below the other."""
         return laid_out(put(torch.cat(parts)))
 
-    def layer(block: torch.nn.Module) -> Layer:
+    def layer(block: torch.nn.Module) -> T3Layer:
         attention, mlp = block.self_attn, block.mlp
-        return Layer(
+        return T3Layer(
             attention_norm=put(block.input_layernorm.weight),
             qkv=matrix(attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight),
             output=matrix(attention.o_proj.weight),
@@ -80,7 +80,7 @@ def fuse(stock: T3, device: torch.device, dtype: torch.dtype) -> Weights:
     speech_pos, text_pos = stock.speech_pos_emb.emb.weight, stock.text_pos_emb.emb.weight
     positions = torch.arange(CONDITIONING + len(text_pos) + len(speech_pos) + 4, device=speech_pos.device)
     cos_sin = stock.tfmr.rotary_emb(torch.empty(0, device=speech_pos.device), positions[None])  # (1, 6188, 64) each
-    return Weights(
+    return T3Weights(
         layers=tuple(layer(block) for block in stock.tfmr.layers),
         norm=put(stock.tfmr.norm.weight),
         head=stock.speech_head.weight.to(device, torch.float32),
@@ -110,7 +110,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
 
-def conditioning(weights: Weights, voice: Conditionals, exaggeration: float) -> Tensor:
+def conditioning(weights: T3Weights, voice: Conditionals, exaggeration: float) -> Tensor:
     """The embeddings that every utterance of a voice begins with. (34, 1024)"""
     prompt = voice.cond_prompt_speech_tokens.to(weights.device)  # (1, up to 150)
     embedded = weights.speech_emb[prompt] + weights.speech_pos[: prompt.shape[1]]  # (1, up to 150, 1024)

@@ -1,0 +1,121 @@
+"""What is loaded of a checkpoint on one device: T3's weights, flows, vocoders, tokenizer, the built-in voice.
+
+Knows nothing of requests.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from chatterbox.models.s3gen import S3Gen
+from chatterbox.models.tokenizers import EnTokenizer
+from chatterbox.models.voice_encoder import VoiceEncoder
+
+from pipeline.config import Precision
+from pipeline.device.dtypes import DTYPES
+from pipeline.device.memory import release_memory
+from pipeline.device.offload import Offloaded, tensors_of
+from pipeline.device.padding import PaddingMeter
+from pipeline.engine.chatterbox.s3gen.flow import Flow
+from pipeline.engine.chatterbox.s3gen.vocoder import Vocoder
+from pipeline.engine.chatterbox.stock import S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE, load, load_builtin_voice
+from pipeline.engine.chatterbox.t3.weights import T3Weights, fuse
+from pipeline.engine.chatterbox.voice import Conditionals
+
+
+def verify(what: str, weights: Any, dtype: torch.dtype) -> None:
+    """RuntimeError if weights have another dtype than was asked for."""
+    found = {tensor.dtype for tensor in tensors_of(weights)}
+    if found != {dtype}:
+        raise RuntimeError(f"the weights of {what} are {found} where {dtype} was wanted")
+
+
+class LoadedModels:
+    """A checkpoint on one device, each part loaded when it is first asked for."""
+
+    def __init__(self, folder: Path, device: torch.device, flow_steps: int, meter: PaddingMeter | None = None) -> None:
+        self.folder, self.device, self._flow_steps = folder, device, flow_steps
+        self.meter = meter or PaddingMeter()
+        self.t3s: dict[torch.dtype, Offloaded[T3Weights]] = {}
+        self.flows: dict[str, Flow] = {}  # by number format
+        self.vocoders: dict[torch.dtype, Vocoder] = {}
+
+    def t3(self, dtype: torch.dtype) -> T3Weights:
+        """The weights of the engine's own T3 decoder."""
+        if dtype not in self.t3s:
+            stock = load(T3_FILE, self.folder, torch.device("cpu"), as_saved=True)
+            fused = fuse(stock, self.device, dtype)
+            verify("T3", fused.layers, dtype)
+            self.t3s[dtype] = Offloaded(fused, self.device)
+        return self.t3s[dtype].get()
+
+    def flow(self, number_format: str) -> Flow:
+        """Speech tokens to mels."""
+        if number_format not in self.flows:
+            flow = Flow(self.s3gen.flow, self.device, number_format, self._flow_steps, self.meter)
+            verify("the flow", (flow.weights.encoder, flow.weights.estimator), DTYPES[number_format])
+            self.flows[number_format] = flow
+        return self.flows[number_format]
+
+    def load_waveforms(self, precision: Precision) -> None:
+        """Load flow, vocoder and fade, if they are not there yet."""
+        self.flow(precision.flow), self.vocoder(precision.vocoder), self.fade
+
+    def keep_only(self, precision: Precision) -> None:
+        """Free what another precision needs."""
+        self.t3s = {dtype: one for dtype, one in self.t3s.items() if dtype == DTYPES[precision.t3]}
+        self.flows = {name: one for name, one in self.flows.items() if name == precision.flow}
+        self.vocoders = {dtype: one for dtype, one in self.vocoders.items() if dtype == DTYPES[precision.vocoder]}
+
+    def offload_t3(self) -> None:
+        for weights in self.t3s.values():
+            weights.offload()
+        release_memory(self.device)
+
+    def offload_waveforms(self) -> None:
+        for one in (*self.flows.values(), *self.vocoders.values()):
+            one.offload()
+        release_memory(self.device)
+
+    def vocoder(self, number_format: str) -> Vocoder:
+        """Mels to samples."""
+        dtype = DTYPES[number_format]
+        if dtype not in self.vocoders:
+            vocoder = Vocoder(self.s3gen.mel2wav, self.device, dtype, self.meter)
+            verify("the vocoder", (vocoder.weights.pre, vocoder.weights.post), dtype)
+            self.vocoders[dtype] = vocoder
+        return self.vocoders[dtype]
+
+    @cached_property
+    def fade(self) -> torch.Tensor:
+        """What stock multiplies the first samples by. (960,) float32"""
+        return self.s3gen.trim_fade.to(self.device)
+
+    @cached_property
+    def s3gen(self) -> S3Gen:
+        """Stock's module on the CPU; flow and vocoder are made from it."""
+        return load(S3GEN_FILE, self.folder, torch.device("cpu"))
+
+    def voice_modules(self) -> tuple[S3Gen, VoiceEncoder]:
+        """Stock's modules on the device, to compute conditionals with; they are not kept."""
+        return load(S3GEN_FILE, self.folder, self.device), load(VOICE_ENCODER_FILE, self.folder, self.device)
+
+    @cached_property
+    def tokenizer(self) -> EnTokenizer:
+        return EnTokenizer(str(self.folder / "tokenizer.json"))
+
+    @cached_property
+    def builtin_voice(self) -> Conditionals:
+        return load_builtin_voice(self.folder)
+
+    def in_use(self) -> dict[str, str]:
+        """What is loaded so far, by component."""
+        found = dict(device=str(self.device), torch=torch.__version__)
+        if self.device.type == "cuda":
+            found["gpu"] = torch.cuda.get_device_name(self.device)
+        flows = list(self.flows.items())  # the waveform thread may add to them meanwhile
+        found |= {f"flow {number_format}": flow.in_use() for number_format, flow in flows}
+        if dtypes := list(self.vocoders):
+            found["vocoder"] = f"{'/'.join(str(dtype).removeprefix('torch.') for dtype in dtypes)} weights"
+        return found

@@ -1,0 +1,118 @@
+"""The stock modules of chatterbox-tts 0.1.7, built and loaded fast. Knows nothing of requests or caches.
+
+The depth of each stack of equal blocks is read from the file, so smaller checkpoints of the same architecture load too.
+"""
+
+import logging
+import re
+import warnings
+from collections.abc import Collection
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from pipeline.engine.chatterbox.voice import Conditionals
+
+with warnings.catch_warnings():  # deprecations of stock's own dependencies
+    warnings.simplefilter("ignore")
+    from chatterbox.models.s3gen import S3Gen
+    from chatterbox.models.t3 import T3
+    from chatterbox.models.t3 import t3 as stock_t3
+    from chatterbox.models.voice_encoder import VoiceEncoder
+
+T3_FILE, S3GEN_FILE, VOICE_ENCODER_FILE = "t3_cfg.safetensors", "s3gen.safetensors", "ve.safetensors"
+MODULES: dict[str, type[nn.Module]] = {T3_FILE: T3, S3GEN_FILE: S3Gen, VOICE_ENCODER_FILE: VoiceEncoder}
+
+COMPUTED = frozenset(S3Gen.ignore_state_dict_missing)  # buffers that stock computes when a file lacks them
+STACKS = re.compile(
+    r"tfmr\.layers|tokenizer\.encoder\.blocks|flow\.encoder\.(up_)?encoders"
+    r"|flow\.decoder\.estimator\.(mid_blocks|(down|mid|up)_blocks\.\d+\.1)"
+)
+
+
+@cache
+def silence_stock() -> None:
+    """Switch off what stock prints, for the whole process: `build` does it before any stock module exists.
+
+    Stock draws a progress bar for each utterance and logs each end token, in places through the root logger. It asks
+    for attention weights that it does not use, and transformers warns of that.
+    """
+    stock_t3.tqdm = lambda steps, **_: steps
+    logging.getLogger("chatterbox").setLevel(logging.ERROR)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    logging.getLogger().addFilter(lambda record: "/chatterbox/models/" not in record.pathname)
+    warnings.filterwarnings("ignore", message=".*sdp_kernel", category=FutureWarning)
+
+
+class _NoRandomInit(TorchFunctionMode):
+    """Leaves out random initialisation, 13 s of building the stock modules, since a file overwrites it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in ("normal_", "uniform_") or name.startswith("kaiming_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def stacks(module: nn.Module) -> dict[str, nn.ModuleList]:
+    """Every stack of equal blocks in a stock module, by name."""
+    return {name: child for name, child in module.named_modules() if STACKS.fullmatch(name)}
+
+
+def build(file: str, names: Collection[str] = ()) -> nn.Module:
+    """The stock module that loads `file`, its weights arbitrary, its stacks as deep as the tensors `names` say."""
+    silence_stock()
+    with _NoRandomInit(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = MODULES[file]()
+    for prefix, stack in stacks(module).items():
+        blocks = {name[len(prefix) + 1 :].split(".", 1)[0] for name in names if name.startswith(f"{prefix}.")}
+        if blocks:  # else the stack stays whole, and its first block is what the file lacks
+            del stack[len(blocks) :]
+    return module
+
+
+def tensors(file: str, names: Collection[str] = (), depth: int | None = None) -> dict[str, torch.Tensor]:
+    """The stock module's tensors, its stacks as deep as `names` tell, `depth` at most. They take no memory."""
+    return dict(_tensors(file, frozenset(names), depth))
+
+
+@lru_cache(maxsize=8)  # building a module takes half a second
+def _tensors(file: str, names: frozenset[str], depth: int | None) -> dict[str, torch.Tensor]:
+    with torch.device("meta"):
+        module = build(file, names)
+    for stack in stacks(module).values():
+        del stack[len(stack) if depth is None else depth :]
+    return module.state_dict()
+
+
+def shapes(file: str, depth: int | None = None) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors(file, depth=depth).items()}
+
+
+def load(file: str, folder: Path, device: torch.device, as_saved: bool = False) -> nn.Module:
+    """The stock module with the weights of `folder / file`, ready for inference: in FP32, or `as_saved`.
+
+    On a CPU they are the file's own bytes, mapped, and take no memory until they are read.
+    """
+    weights = load_file(folder / file)
+    if not as_saved:
+        weights = {name: one.float() if one.is_floating_point() else one for name, one in weights.items()}
+    module = build(file, weights)
+    missing = set(module.load_state_dict(weights, strict=False, assign=True).missing_keys) - COMPUTED
+    if missing:
+        raise ValueError(f"{folder / file} lacks {min(missing)}")
+    return module.to(device).eval().requires_grad_(False)
+
+
+def load_builtin_voice(folder: Path) -> Conditionals:
+    with warnings.catch_warnings():  # of how the file was pickled
+        warnings.simplefilter("ignore")
+        saved = torch.load(folder / "conds.pt", map_location="cpu", weights_only=True)
+    both = saved["t3"] | saved["gen"]
+    return Conditionals(**{name: both[name] for name in Conditionals.__dataclass_fields__})

@@ -1,0 +1,61 @@
+"""Who may write to a run's folder: the shards of one run of one plan. Knows nothing of what they write."""
+
+import fcntl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any
+
+from pipeline.errors import UserError
+from pipeline.store import RunFolder
+
+
+@contextmanager
+def lock_shared(folder: RunFolder, digest: str, cut: Mapping[str, Any], prepare: Callable[[], None]) -> Iterator[None]:
+    """Hold the folder together with the other shards; `UserError` if another run or another book has it.
+
+    Shards cut differently would render the same utterances twice at once, and other options would overwrite theirs.
+    So all processes of a moment agree on `cut` and on the plan's `digest`; the first one writes both into the lock.
+    Between runs all is free to change. The first one is alone, and calls `prepare` before the others come in.
+    """
+    wanted = [" ".join(f"{name}={value}" for name, value in cut.items()), digest]
+    with open(folder.lock, "a+") as lock:
+        there: list[str] = []
+        while len(there) != len(wanted):  # a process may be killed while it writes it
+            if _try_exclusive(lock):
+                for path in folder.leftovers():
+                    path.unlink()
+                prepare()
+                lock.truncate(0)
+                lock.write("\n".join(wanted))
+                lock.flush()
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            lock.seek(0)
+            there = lock.read().split("\n")
+        if there[0] != wanted[0]:
+            raise UserError(f"out={folder.root} is in use by a run with {there[0]}; wait for it, or join it")
+        if there != wanted:
+            raise UserError(
+                f"out={folder.root} is in use by a run with other options or another edition of the book; "
+                "wait for it, or choose another out="
+            )
+        yield
+
+
+@contextmanager
+def lock_exclusive(folder: RunFolder) -> Iterator[None]:
+    """Keep every other process out of the folder; `UserError` while one is in."""
+    try:
+        with open(folder.lock) as lock:
+            if not _try_exclusive(lock):
+                raise UserError(f"run={folder.root} is in use: a job is rendering into it; wait for it")
+            yield
+    except FileNotFoundError as error:
+        raise UserError(f"run={folder.root}: no run in it; give the folder that jobs.generate wrote") from error
+
+
+def _try_exclusive(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,106 @@
+"""The plan snapshot: a book's text and plan as last rendered, kept in the folder. Knows nothing of speech or journals.
+
+`book.txt` is what offsets count in, `plan.parquet` what should be there: the manifest is made by it, and the audit
+needs nothing else to tell what is missing.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline.data import Unspoken, Utterance
+from pipeline.durable import write_durably
+from pipeline.errors import UserError
+from pipeline.plan import Planned
+from pipeline.store import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PlanSnapshot:
+    """A book as one configuration speaks it."""
+
+    source: str  # the book's path, as it was when it was read
+    text: str
+    unspoken: tuple[Unspoken, ...]
+    planned: Sequence[Planned]  # the whole book, in reading order
+    speaker: str
+    params: dict[str, Any]  # what enters every key
+
+    @cached_property
+    def digest(self) -> str:
+        """Equal for two processes that agree on every row of the manifest and on every sample."""
+        facts = (self.text, self.unspoken, tuple(self.planned), self.speaker)
+        return hashlib.sha256(repr(facts).encode(errors="surrogatepass")).hexdigest()
+
+
+def write_snapshot(folder: RunFolder, snapshot: PlanSnapshot) -> None:
+    """Keep `snapshot` in place of the one before; `UserError` if that was of another book."""
+    before = read_snapshot(folder)
+    if before is None or before.digest != snapshot.digest:
+        _refuse_another_book(folder, before, snapshot)
+        write_durably(folder.book, lambda temporary: temporary.write_bytes(snapshot.text.encode()))
+        write_durably(folder.plan, lambda temporary: _write_plan(temporary, snapshot))
+
+
+def read_snapshot(folder: RunFolder) -> PlanSnapshot | None:
+    """The snapshot in `folder`; None if there is none, or not a whole one."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(folder.plan)
+        facts = json.loads(table.schema.metadata[b"edition"])
+        data = folder.book.read_bytes()
+        if hashlib.sha256(data).hexdigest() != facts.pop("text_sha256"):
+            raise ValueError(f"{folder.book.name} is of another edition")
+        facts["unspoken"] = tuple(Unspoken(**_known(Unspoken, span)) for span in facts["unspoken"])
+        planned = [_planned(row) for row in table.to_pylist()]
+        return PlanSnapshot(text=data.decode(), planned=planned, **_known(PlanSnapshot, facts))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+        log.warning("%s cannot be read: %s", folder.plan, error)
+        return None
+
+
+def _refuse_another_book(folder: RunFolder, before: PlanSnapshot | None, snapshot: PlanSnapshot) -> None:
+    """Two books of the same name would overwrite each other; one book that was moved is still the same."""
+    if before is None or before.source == snapshot.source:
+        return
+    texts = {item.utterance.id: item.utterance.spoken_text for item in snapshot.planned}
+    kept = sum(texts.get(item.utterance.id) == item.utterance.spoken_text for item in before.planned)
+    if kept * 2 < len(before.planned):
+        raise UserError(f"out={folder.root} holds the speech of {before.source}; choose another out=")
+
+
+def _write_plan(path: Path, snapshot: PlanSnapshot) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    facts = dict(
+        source=snapshot.source,
+        text_sha256=hashlib.sha256(snapshot.text.encode()).hexdigest(),
+        unspoken=[asdict(span) for span in snapshot.unspoken],
+        speaker=snapshot.speaker,
+        params=snapshot.params,
+    )
+    rows = [asdict(item.utterance) | dict(key=item.key, seed=item.seed, predicted_s=item.predicted_s)
+            for item in snapshot.planned]  # fmt: skip
+    table = pa.Table.from_pylist(rows).replace_schema_metadata({"edition": json.dumps(facts)})
+    pq.write_table(table, path, compression="zstd")
+
+
+def _planned(row: dict[str, Any]) -> Planned:
+    return Planned(Utterance(**_known(Utterance, row)), **_known(Planned, row))
+
+
+def _known(cls: type, values: dict[str, Any]) -> dict[str, Any]:
+    """What of `values` a dataclass has fields for: another version may have written others."""
+    return {field.name: values[field.name] for field in fields(cls) if field.name in values}

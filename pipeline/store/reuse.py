@@ -1,0 +1,101 @@
+"""Speech that is durable under one id and wanted under another is taken over, not rendered again.
+
+An edit that moves ids (a heading found, a paragraph inserted) changes no key, and the key names the samples. Ids may
+trade places, so each WAV is first linked into `reuse/` under its key, and only then put where it is wanted. A kill at
+any moment leaves each of them under one name or the other, and the next run goes on. Knows nothing of what is spoken.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline.durable import TEMPORARY, fsync_folder, make_folder, write_durably
+from pipeline.plan import Planned
+from pipeline.store import RunFolder
+from pipeline.store.index import Entry, Index, has_length, is_done, replaced_row, sha256_of
+from pipeline.store.journal import Journal, read_row
+from pipeline.store.schema import Row, complete_row
+
+THREADS = 4  # they wait for the disk, and their rows share an fsync
+
+
+def find_reusable(planned: Sequence[Planned], index: Index, folder: RunFolder) -> list[tuple[Planned, Entry]]:
+    """What is not done, with the row of its key under whatever id, as far as the lengths of files can tell."""
+    missing = (item for item in planned if not is_done(index.get(item.utterance.id), item.key, folder))
+    found = ((item, index.spoken[item.key]) for item in missing if item.key in index.spoken)
+    return [(item, entry) for item, entry in found if _source(entry, folder)]
+
+
+def take_over(planned: Sequence[Planned], index: Index, folder: RunFolder, journal: Journal) -> int:
+    """Put all reusable speech of a plan where it is wanted, each with a row of its own; returns how many.
+
+    Only for a process that is alone in the folder.
+    """
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="reuse") as pool:
+        found = find_reusable(planned, index, folder)
+        if found:
+            make_folder(folder.reuse)
+        held = list(pool.map(lambda one: _hold(one[1], folder), found))
+        if found:
+            fsync_folder(folder.reuse)
+        taken = [one for one, is_held in zip(found, held, strict=True) if is_held]
+        list(pool.map(lambda one: _place(*one, folder, journal), taken))
+    if folder.reuse.exists():  # all that was wanted of it has a row now
+        shutil.rmtree(folder.reuse)
+    return len(taken)
+
+
+def _held(key: str, folder: RunFolder) -> Path:
+    return folder.reuse / f"{key}.wav"
+
+
+def _source(entry: Entry, folder: RunFolder) -> Path | None:
+    """Where a key's WAV may be: held by a take-over that was killed, or in its place."""
+    places = (_held(entry.key, folder), folder.root / entry.file_name)
+    return next((path for path in places if has_length(path, entry)), None)
+
+
+def _hold(entry: Entry, folder: RunFolder) -> bool:
+    """Have the WAV in `reuse/`; False if it is not, byte for byte, what was written."""
+    held = _held(entry.key, folder)
+    source = _source(entry, folder)
+    if source is None or sha256_of(source) != entry.audio_sha256:
+        return False
+    if source != held:
+        _link(source, held)
+    return True
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for the file, durable once its folder is; a copy where the file system has no hard links."""
+    temporary = target.with_name(target.name + TEMPORARY)
+    try:
+        temporary.unlink(missing_ok=True)
+        os.link(source, temporary)
+        os.replace(temporary, target)
+        temporary.unlink(missing_ok=True)  # renaming one of two names of the same file to the other leaves both
+    except OSError:
+        write_durably(target, lambda path: shutil.copyfile(source, path))
+
+
+def _place(item: Planned, entry: Entry, folder: RunFolder, journal: Journal) -> None:
+    path = folder.wav(item.utterance)
+    if path.exists():  # another key's, perhaps
+        journal.append(replaced_row(item.utterance.id))
+    make_folder(path.parent)
+    _link(_held(item.key, folder), path)
+    fsync_folder(path.parent)
+    journal.append(_taken_row(item, entry, folder))
+
+
+def _taken_row(item: Planned, entry: Entry, folder: RunFolder) -> Row:
+    """All that the row of before says of the speech, and what the plan says of the utterance."""
+    before = complete_row(read_row(entry.place))
+    first = before["taken_from"] or entry.id
+    return before | asdict(item.utterance) | dict(
+        file_name=folder.wav(item.utterance).relative_to(folder.root).as_posix(),
+        taken_from="" if first == item.utterance.id else first,
+    )  # fmt: skip

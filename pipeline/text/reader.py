@@ -1,0 +1,134 @@
+"""From a text file to a `Book`: its chapters, and what is left out. Knows nothing of sentences or speech.
+
+Every character that is not white space is in exactly one heading or prose paragraph, or in exactly one unspoken span
+outside them. Besides, illustration marks inside a paragraph are listed as unspoken, and so is every scene break.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+
+from pipeline.data import Unspoken
+from pipeline.errors import UserError
+from pipeline.text import Book, Chapter, Paragraph, ParagraphKind
+from pipeline.text.formats.plain import read_text
+from pipeline.text.spoken.normalise import ILLUSTRATION
+from pipeline.text.structure.blocks import TextBlock, find_blocks
+from pipeline.text.structure.contents import entry_key, find_contents
+from pipeline.text.structure.headings import Heading
+
+NAME_BYTES = 80  # leaves room for the rest of a WAV's name in any alphabet
+
+GUTENBERG_START = re.compile(r"\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG[^*]{0,300}\*\*\*", re.IGNORECASE)
+GUTENBERG_END = re.compile(r"\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG", re.IGNORECASE)
+
+
+def read_book(path: str | Path) -> Book:
+    path = Path(path)
+    text = read_text(path)
+    notices, start, end = _gutenberg(text)
+    blocks = _classify(find_blocks(text, start, end))
+    chapters = tuple(_chapters(blocks))
+    if not chapters:
+        raise UserError(f"{path}: nothing in it can be spoken; give a text file with words in it")
+    unspoken = sorted([*notices, *_unspoken(text, blocks)], key=lambda span: span.start)
+    return Book(_name(path.stem), text, chapters, tuple(unspoken))
+
+
+def _name(stem: str) -> str:
+    name = re.sub(r"[^\w.]+", "-", unicodedata.normalize("NFC", stem))
+    return name.strip("-.").encode()[:NAME_BYTES].decode(errors="ignore").strip("-.") or "book"
+
+
+def _gutenberg(text: str) -> tuple[list[Unspoken], int, int]:
+    """Project Gutenberg's notices before and after the book, and where the book starts and ends."""
+    start, end = 0, len(text)
+    notices = []
+    if match := GUTENBERG_START.search(text):
+        start = match.end()
+        notices.append(_tight(text, 0, start, "Project Gutenberg notice"))
+    if match := GUTENBERG_END.search(text, start):
+        end = match.start()
+        notices.append(_tight(text, end, len(text), "Project Gutenberg notice"))
+    return notices, start, end
+
+
+def _tight(text: str, start: int, end: int, reason: str) -> Unspoken:
+    stripped = text[start:end].strip()
+    start = text.index(stripped, start)
+    return Unspoken(start, start + len(stripped), reason)
+
+
+def _classify(blocks: Iterable[TextBlock]) -> list[TextBlock]:
+    """The blocks, with the table of contents taken out of speech and what it names made headings."""
+    blocks = list(blocks)
+    contents = find_contents([block for block in blocks if not block.reason])
+    listed = {block.start for block in contents}
+    named = {entry_key([line]) for block in contents for line in block.lines}
+    entry = Heading("entry", titled=True)
+    classified = []
+    for block in blocks:
+        if block.start in listed:
+            block = replace(block, heading=None, reason="table of contents")
+        elif not (block.heading or block.reason) and len(block.lines) == 1 and entry_key(block.lines) in named:
+            block = replace(block, heading=entry)
+        classified.append(block)
+    return classified
+
+
+@dataclass
+class Draft:
+    """A chapter that grows."""
+
+    paragraphs: list[Paragraph] = field(default_factory=list)
+    titles: list[str] = field(default_factory=list)
+    levels: set[str] = field(default_factory=set)
+    has_prose: bool = False
+
+    def takes(self, heading: Heading) -> bool:
+        """A part's heading and the chapter's that follows it head one chapter; two chapters' headings do not."""
+        return bool(self.titles) and not self.has_prose and heading.level not in self.levels
+
+
+def _chapters(blocks: Iterable[TextBlock]) -> Iterator[Chapter]:
+    drafts = [Draft()]
+    for reason, group in groupby(blocks, key=lambda block: block.reason):
+        run = list(group)
+        if reason == "scene break":
+            drafts[-1].paragraphs.append(Paragraph(run[0].start, run[-1].end, ParagraphKind.SCENE_BREAK))
+        for block in run if reason is None else ():
+            _add(drafts, block)
+    if drafts[0].has_prose:
+        yield Chapter(0, "", tuple(drafts[0].paragraphs))
+    for number, draft in enumerate(drafts[1:], 1):
+        yield Chapter(number, _title(draft.titles), tuple(draft.paragraphs))
+
+
+def _add(drafts: list[Draft], block: TextBlock) -> None:
+    if block.heading is None:
+        drafts[-1].paragraphs.append(Paragraph(block.start, block.end, ParagraphKind.PROSE))
+        drafts[-1].has_prose = True
+        return
+    if not drafts[-1].takes(block.heading):
+        drafts.append(Draft())
+    drafts[-1].paragraphs.append(Paragraph(block.start, block.end, ParagraphKind.HEADING))
+    drafts[-1].titles.append(block.text.strip("#*_ "))
+    drafts[-1].levels.add(block.heading.level)
+
+
+def _title(titles: Iterable[str]) -> str:
+    return " ".join(title if title[-1] in ".:!?—" else f"{title}." for title in titles).removesuffix(".")
+
+
+def _unspoken(text: str, blocks: Iterable[TextBlock]) -> Iterator[Unspoken]:
+    for reason, group in groupby(blocks, key=lambda block: block.reason):
+        run = list(group)
+        if reason is not None:
+            yield Unspoken(run[0].start, run[-1].end, reason)
+            continue
+        for block in run:
+            for mark in ILLUSTRATION.finditer(text, block.start, block.end):
+                yield Unspoken(mark.start(), mark.end(), "illustration")

@@ -1,0 +1,1 @@
+"""From the book's characters to exactly what the model is given."""

@@ -1,0 +1,1 @@
+"""Layout: which lines of plain text are headings, contents, prose or marks."""
