@@ -252,6 +252,7 @@ def _wrong(path: Path, row: Row, detect: Detector | None) -> str:
         return "is not what was written: its hash differs"
     if detect and row["watermarked"]:
         score = detect(to_float(np.frombuffer(data, np.int16, offset=HEADER_BYTES)), row["sample_rate"])
-        if score < min(FOUND, row["watermark_score"]) - TOLERANCE:
+        found_then = row["watermark_score"] if row["watermark_score"] is not None else FOUND
+        if score < min(FOUND, found_then) - TOLERANCE:
             return f"has no watermark: found with a confidence of {score:.2f} only"
     return ""

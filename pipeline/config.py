@@ -362,7 +362,7 @@ def config_from_record(values: Any) -> GenerateConfig:
     try:
         engine = ENGINE_CONFIGS[values["engine"]["name"]]
         config = _from_dict(GenerateConfig, values, dict(engine=engine), "")
-    except (LookupError, TypeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise UserError(f"not the options of a job ({error!r})") from error
     validate(config)
     return config

@@ -7,6 +7,7 @@ needs nothing else to tell what is missing.
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -74,8 +75,8 @@ def _refuse_another_book(folder: RunFolder, before: PlanSnapshot | None, snapsho
     """Two books of the same name would overwrite each other; one book that was moved is still the same."""
     if before is None or before.source == snapshot.source:
         return
-    texts = {item.utterance.id: item.utterance.spoken_text for item in snapshot.planned}
-    kept = sum(texts.get(item.utterance.id) == item.utterance.spoken_text for item in before.planned)
+    then, now = (Counter(item.utterance.spoken_text for item in one.planned) for one in (before, snapshot))
+    kept = (then & now).total()  # under whatever ids: an edit may have moved them
     if kept * 2 < len(before.planned):
         raise UserError(f"out={folder.root} holds the speech of {before.source}; choose another out=")
 

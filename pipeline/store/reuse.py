@@ -34,17 +34,17 @@ def take_over(planned: Sequence[Planned], index: Index, folder: RunFolder, journ
 
     Only for a process that is alone in the folder.
     """
+    found = find_reusable(planned, index, folder)
+    if not found and not folder.reuse.exists():
+        return 0
+    make_folder(folder.reuse)
     with ThreadPoolExecutor(THREADS, thread_name_prefix="reuse") as pool:
-        found = find_reusable(planned, index, folder)
-        if found:
-            make_folder(folder.reuse)
         held = list(pool.map(lambda one: _hold(one[1], folder), found))
-        if found:
-            fsync_folder(folder.reuse)
+        fsync_folder(folder.reuse)
         taken = [one for one, is_held in zip(found, held, strict=True) if is_held]
         list(pool.map(lambda one: _place(*one, folder, journal), taken))
-    if folder.reuse.exists():  # all that was wanted of it has a row now
-        shutil.rmtree(folder.reuse)
+    _remove_old_names(planned, index, folder)
+    shutil.rmtree(folder.reuse)  # all that is wanted of it has a row now
     return len(taken)
 
 
@@ -89,6 +89,16 @@ def _place(item: Planned, entry: Entry, folder: RunFolder, journal: Journal) -> 
     _link(_held(item.key, folder), path)
     fsync_folder(path.parent)
     journal.append(_taken_row(item, entry, folder))
+
+
+def _remove_old_names(planned: Sequence[Planned], index: Index, folder: RunFolder) -> None:
+    """Of speech that is durable under its new id, where the plan no longer has the old id."""
+    ids, keys = {item.utterance.id for item in planned}, {item.key for item in planned}
+    for entry in index.values():
+        path = folder.root / entry.file_name
+        is_old = entry.id not in ids and entry.key in keys and _held(entry.key, folder).exists()
+        if is_old and sha256_of(path) == entry.audio_sha256:
+            path.unlink()
 
 
 def _taken_row(item: Planned, entry: Entry, folder: RunFolder) -> Row:

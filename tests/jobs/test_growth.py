@@ -1,0 +1,116 @@
+"""Run folders of other versions: one of commit 98b7de7, one with a column that nobody knows, one that lacks a column.
+
+`tests/data/run_98b7de7` is the draft voice's speech of `run_98b7de7.txt`, made by that commit.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.engine.espeak import EspeakEngine
+from pipeline.store.finished import open_run
+from pipeline.store.journal import decode, encode
+from pipeline.store.schema import NAMES, VERSION, VERSION_KEY
+
+from ..conftest import rows_of
+from .test_generate import OUT, rendered_anew, written
+
+DATA = Path(__file__).parents[1] / "data"
+JOURNAL = OUT / "journal" / "0-of-1.jsonl"
+
+
+@pytest.fixture
+def old(draft, story, monkeypatch) -> None:
+    """The folder of 98b7de7 and its book, with the espeak-ng of then, which the keys name."""
+    shutil.copytree(DATA / "run_98b7de7", OUT)
+    shutil.copy(DATA / "run_98b7de7.txt", story)
+    version = open_run(OUT).snapshot.params["revision"]
+    monkeypatch.setattr(EspeakEngine, "_version", lambda engine: version)
+
+
+def change_lines(change) -> None:
+    lines = JOURNAL.read_bytes().splitlines(keepends=True)
+    JOURNAL.write_bytes(b"".join(encode(change(decode(line))) for line in lines))
+
+
+def assert_resumes_and_audits(draft, job) -> list[dict]:
+    """Nothing is rendered, all promises hold, and the manifest has today's columns; returns its rows."""
+    assert job("audit", f"run={OUT}").code == 0  # as it was left
+    before, wavs = written(), {path: path.read_bytes() for path in OUT.rglob("*.wav")}
+    ended = draft()
+    assert ended.code == 0 and "0 to render" in ended.out
+    assert rendered_anew(before) == set() and {path: path.read_bytes() for path in OUT.rglob("*.wav")} == wavs
+    audited = job("audit", f"run={OUT}")
+    assert audited.code == 0 and "planned 5, ok 5, failed 0" in audited.out
+    manifest = pq.read_table(OUT / "metadata.parquet")
+    assert manifest.schema.metadata[VERSION_KEY] == str(VERSION).encode()
+    assert manifest.column_names[: len(NAMES)] == list(NAMES)
+    return manifest.to_pylist()
+
+
+def test_a_folder_of_98b7de7_is_resumed_audited_and_has_todays_columns(old, draft, job):
+    then = {row["id"]: row for row in rows_of(OUT / "metadata.parquet")}
+    for row in assert_resumes_and_audits(draft, job):
+        before = then[row["id"]]
+        assert {name: row[name] for name in before if name != "attempts"} == {
+            name: value for name, value in before.items() if name != "attempts"
+        }
+        assert [attempt | {"sampling": None} for attempt in before["attempts"]] == row["attempts"]
+        assert row["taken_from"] == ""
+
+
+def test_a_folder_of_98b7de7_goes_on_with_an_edited_book(old, draft, job, story):
+    story.write_text(story.read_text().replace("CHAPTER II.", "It was dark.\n\nCHAPTER II."))
+    ended = draft()
+    assert ended.code == 0 and "1 to render" in ended.out
+    assert job("audit", f"run={OUT}").code == 0
+    versions = [decode(line).get("version") for line in JOURNAL.read_bytes().splitlines(keepends=True)]
+    assert versions == [None] * 5 + [VERSION]
+
+
+def test_a_column_that_nobody_knows_is_kept_in_journal_manifest_and_a_take_over(old, draft, job, story):
+    change_lines(lambda row: row | {"wer": 0.25, "words": row["index"], "ears": {"model": "x", "n": [1]}})
+    rows = assert_resumes_and_audits(draft, job)
+    assert all(row["wer"] == 0.25 and row["words"] == row["index"] for row in rows)
+    assert all(json.loads(row["ears"]) == {"model": "x", "n": [1]} for row in rows)
+
+    story.write_text("PROLOGUE\n\nOnce.\n\n" + story.read_text())  # numbers of chapters move
+    assert draft().code == 0 and job("audit", f"run={OUT}").code == 0
+    taken = [row for row in rows_of(OUT / "metadata.parquet") if row["taken_from"]]
+    assert len(taken) == 5 and all(row["wer"] == 0.25 and json.loads(row["ears"])["n"] == [1] for row in taken)
+    (new, *_) = [row for row in rows_of(OUT / "metadata.parquet") if row["text"] == "Once."]
+    assert new["wer"] is None and new["ears"] is None
+
+
+@pytest.mark.parametrize("name", ["chars_per_second", "language", "attempts", "watermark_score", "params"])
+def test_a_column_that_a_folder_lacks_has_its_default(old, draft, job, name):
+    (OUT / "metadata.parquet").unlink()
+    change_lines(lambda row: {column: value for column, value in row.items() if column != name})
+    assert draft().code == 0
+    default = {"language": "en", "attempts": [], "params": ""}.get(name)
+    for row in assert_resumes_and_audits(draft, job):
+        assert row[name] == default
+
+
+def test_a_row_without_what_its_wav_is_known_by_is_rendered_again(old, draft, job):
+    change_lines(lambda row: {column: value for column, value in row.items() if column != "num_samples"})
+    ended = draft()
+    assert ended.code == 0 and "5 to render" in ended.out and job("audit", f"run={OUT}").code == 0
+
+
+def test_a_manifest_of_an_earlier_version_that_was_changed_is_found_out(old, job):
+    table = pq.read_table(OUT / "metadata.parquet")
+    texts = ["Something else.", *table["text"].to_pylist()[1:]]
+    pq.write_table(table.set_column(table.schema.get_field_index("text"), "text", [texts]), OUT / "metadata.parquet")
+    ended = job("audit", f"run={OUT}", "watermark=none")
+    assert ended.code == 1 and "is not what the journal says, from story-001-00000 on (text)" in ended.out
+
+
+def test_options_of_a_record_that_exist_no_more_are_logged_and_the_others_hold(old, caplog):
+    caplog.set_level("INFO")
+    config = open_run(OUT).config
+    assert config.engine.rate_wpm == 170 and config.wandb.mode == "disabled"
+    assert "the option plan.bucket_size=32 of a run record does not exist today" in caplog.text

@@ -1,0 +1,91 @@
+"""The retry steps as data: what each really asks for, and that what it asked for is recorded."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from pipeline.config import FP32, Precision, Sampling
+from pipeline.data import Utterance
+from pipeline.plan import Planned
+from pipeline.run.retry import (
+    AS_CONFIGURED,
+    STEPS,
+    Change,
+    Setting,
+    Task,
+    add_failure,
+    is_new,
+    make_request,
+    must_roll_back,
+    safest,
+)
+
+BF16 = Precision("bf16", "bf16", "tf32", "fp32")
+TF32 = Precision("tf32", "tf32", "tf32", "fp32")
+HOT = Sampling(temperature=1.0, exaggeration=1.5, min_p=0.2)
+TASK = Task(Planned(Utterance("b-001-00000", "b", 1, "", 0, 0, 0, 3, "Oh!", "Oh!", 0.0), "key", 7, 1.0))
+
+
+def walk(component: str = "", setting: Setting = Setting(HOT, BF16)) -> tuple[Task, list]:  # noqa: B008
+    """The requests for a task that stays bad through all steps, and the task at the end."""
+    task, requests = TASK, []
+    for step in (AS_CONFIGURED, *STEPS):
+        request = make_request(task, step, setting, 100)
+        if is_new(task, request):
+            requests.append(request)
+            task = add_failure(task, request, "nan", "a NaN", component)
+    return task, requests
+
+
+def test_bad_speech_goes_over_fp32_to_a_new_seed_and_calmer_sampling():
+    _, (first, same, new, last) = walk()
+    assert (first.seed, first.precision, first.sampling) == (7, BF16, HOT)
+    assert (same.seed, same.precision, same.sampling) == (7, FP32, HOT)
+    assert new.precision == FP32 and new.sampling == HOT and new.seed not in (7, last.seed)
+    assert last.precision == FP32
+    assert last.sampling == Sampling(temperature=0.75, exaggeration=0.5, min_p=0.2, top_p=0.95)
+
+
+def test_a_component_whose_numbers_were_not_finite_goes_to_fp32_alone_first():
+    _, requests = walk(component="flow")
+    assert [request.precision for request in requests[:3]] == [BF16, replace(BF16, flow="fp32"), FP32]
+
+
+def test_a_step_that_would_repeat_an_attempt_is_left_out():
+    _, requests = walk(setting=Setting(HOT, FP32))
+    assert len(requests) == 3 and len({request.seed for request in requests}) == 3
+
+
+def test_every_attempt_records_what_it_really_used():
+    task, requests = walk()
+    assert [attempt.seed for attempt in task.attempts] == [request.seed for request in requests]
+    assert [attempt.precision for attempt in task.attempts] == [str(request.precision) for request in requests]
+    assert [json.loads(attempt.sampling) for attempt in task.attempts] == [asdict(one.sampling) for one in requests]
+    assert task.error == "nan: a NaN" and {attempt.reason for attempt in task.attempts} == {"nan"}
+
+
+def test_steps_are_data_that_can_be_written_and_sent():
+    assert json.loads(json.dumps([asdict(step) for step in STEPS]))[3]["sampling"]["temperature"]["factor"] == 0.75
+
+
+@pytest.mark.parametrize(
+    "change, value, changed",
+    [
+        (Change(factor=0.75), 0.8, 0.6),
+        (Change(least=0.1), 0.05, 0.1),
+        (Change(least=0.1), 0.2, 0.2),
+        (Change(most=0.95), 1.0, 0.95),
+        (Change(factor=2, least=1, most=3), 0.1, 1),
+    ],
+)
+def test_a_change_is_a_factor_between_two_bounds(change, value, changed):
+    assert change.apply(value) == pytest.approx(changed)
+
+
+def test_a_window_rolls_back_when_more_than_a_share_of_it_was_bad():
+    assert must_roll_back(2, 100, 0.01) and not must_roll_back(1, 100, 0.01) and not must_roll_back(100, 100, 1.0)
+
+
+def test_the_safest_of_a_runs_rollbacks_counts():
+    assert safest([TF32, FP32, TF32]) == FP32 and safest([TF32]) == TF32 and safest([]) is None
