@@ -1,1 +1,1 @@
-"""Commands: `python -m jobs.<name>`. Thin: read the configuration, call the pipeline, set the exit code."""
+"""Commands: `python -m jobs.<name>`. Each reads its configuration, calls the pipeline and returns an exit code."""

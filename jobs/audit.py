@@ -1,4 +1,4 @@
-"""Check a finished run against what was promised, from its files alone.
+"""Check that the files of a finished run are complete and correct.
 
 python -m jobs.audit run=outputs/mybook
 """
@@ -15,7 +15,7 @@ from pipeline.watermark import build_watermarker
 
 
 def audit(config: AuditConfig, stop: Stop) -> int:
-    """Print what is wrong; 1 if anything is, or if more utterances failed than are allowed."""
+    """Print the findings. Exit code 1 if there are any, or if more than `max_failures` utterances failed."""
     folder = RunFolder(Path(config.run))
     watermarker = build_watermarker(WatermarkConfig(enabled=config.watermark != "none"), "cpu")
     detect = lambda samples, rate: watermarker.score([samples], rate)[0]  # noqa: E731

@@ -1,4 +1,4 @@
-"""How fast the engine is on this machine, beside stock Chatterbox on the same weights and lengths, in the same process.
+"""Measure the engine on this machine, and stock Chatterbox with the same weights and lengths in the same process.
 
 python -m jobs.benchmark book=alice.txt stage=t3 engine.checkpoint=stand-in
 python -m jobs.benchmark run=outputs/mybook stage=precision sample=64
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jobs.cli import main
 from jobs.options import read_policies
-from pipeline.benchmark.table import save, show
+from pipeline.benchmark.table import save, to_table
 from pipeline.config import BenchmarkConfig, GenerateConfig
 from pipeline.errors import UserError
 from pipeline.run.stop import Stop
@@ -19,12 +19,18 @@ from pipeline.store.finished import open_run
 
 log = logging.getLogger(__name__)
 
-OF_THE_RUN = ("voice", "sampling", "text", "check", "watermark")  # options; of engine and device, see `use_run`
-OF_THE_MACHINE = ("batch_size", "memory", "cache")  # options of an engine
+OF_THE_RUN = (
+    "voice",
+    "sampling",
+    "text",
+    "check",
+    "watermark",
+)  # options taken from the run; for engine and device see `use_run`
+OF_THE_MACHINE = ("batch_size", "memory", "cache")  # engine options that the run does not decide
 
 
 def benchmark(config: BenchmarkConfig, stop: Stop) -> int:
-    """Measure one stage; its figures replace those of that stage in `benchmark.json`."""
+    """Measure one stage. Its figures replace older ones of the same stage in `benchmark.json`."""
     refuse_contradictions(config)
     run = open_run(config.run) if config.run else None
     if run:
@@ -39,11 +45,12 @@ def benchmark(config: BenchmarkConfig, stop: Stop) -> int:
     figures = measure(config, run, read_policies(), stop)
     with folder.writing():
         log.info("kept in %s", save(folder.root, figures))
-    print(show(figures))
+    print(to_table(figures))
     return 0
 
 
 def refuse_contradictions(config: BenchmarkConfig) -> None:
+    """`UserError` if `book`, `run`, `sample` and `stage` do not fit together."""
     if config.run is None and config.sample is not None:
         raise UserError(f"sample={config.sample} is of run=; beside book= say utterances={config.sample}")
     if config.run is None and config.book is None:
@@ -55,7 +62,7 @@ def refuse_contradictions(config: BenchmarkConfig) -> None:
 
 
 def use_run(config: BenchmarkConfig, of_run: GenerateConfig) -> BenchmarkConfig:
-    """`config` with the weights, the voice and whatever else decided how the speech of a run sounds."""
+    """`config` with the run's weights, voice and all other options that change its speech."""
     machine = [f for f in fields(config.engine) if f.name in OF_THE_MACHINE]
     own = {f.name: value for f in machine if (value := getattr(config.engine, f.name)) != f.default}
     return replace(

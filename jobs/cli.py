@@ -1,7 +1,7 @@
 """From a command line to a job's exit code: Hydra, one-line errors, signals. Knows nothing of what a job does.
 
 Exit codes: 0 all ok, 1 work failed, 2 wrong configuration or input (one line, no traceback), 128 + n stopped by
-signal n. A job returns its code instead of exiting, so that under --multirun the shards after it still run.
+signal n. A job returns its code instead of exiting, so that under --multirun the later shards still run.
 """
 
 import logging
@@ -20,40 +20,40 @@ from pipeline.run.stop import Stop
 
 log = logging.getLogger(__name__)
 
-RESTARTED = "CHATTERBOX_BATCH_RESTARTED"  # set in the environment of a process that has begun anew
+RESTARTED = "CHATTERBOX_BATCH_RESTARTED"  # an environment variable, set in a process that was restarted
 
 
 class JobFailed(Exception):
-    """Tells a launcher of other processes that its shard did not succeed."""
+    """Raised in a process of a Hydra launcher: the shard failed."""
 
 
 def main(name: str, schema: type, job: Callable[[Any, Stop], int]) -> None:
-    """Run `job(config, stop)` under Hydra with `conf/<name>.yaml` over `schema`; exits the process."""
+    """Run `job(config, stop)` under Hydra, with `conf/<name>.yaml` over `schema`. Exits the process."""
     register(name, schema)
-    started, codes, home, stop = False, [], os.getpid(), Stop()
+    started, codes, main_pid, stop = False, [], os.getpid(), Stop()
 
     def task(config: DictConfig) -> None:
         nonlocal started
         started = True
         stop.listen()
-        code = run_job(job, config, schema, stop, may_restart=os.getpid() == home)
+        code = run_job(job, config, schema, stop, may_restart=os.getpid() == main_pid)
         if stop():
-            raise SystemExit(128 + stop.signum)  # under --multirun, too: the signal meant all shards
+            raise SystemExit(128 + stop.signum)  # under --multirun, too: the signal stops all shards
         codes.append(code)
-        if code and os.getpid() != home:
+        if code and os.getpid() != main_pid:
             raise JobFailed(f"exit code {code}")
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what is wrong instead of printing it its own way
-    # Threads that spin while they wait make a job four times slower beside any other busy process (2 cores, espeak);
-    # threads that go to sleep at once make T3 nearly twice as slow (2 cores): they spin for some 50 us.
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
+    # How OpenMP threads wait, measured on 2 cores. Spinning makes an espeak job four times slower beside another busy
+    # process; sleeping at once makes T3 nearly twice as slow. So they spin for some 50 us, then sleep.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     stop.listen()
-    logging.raiseExceptions = False  # a log line that cannot be written is no reason for a traceback
+    logging.raiseExceptions = False  # no traceback for a log line that cannot be written
     try:
-        sys.stdout.reconfigure(errors="backslashreplace")  # a title that the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")  # for titles that the terminal cannot show
         hydra.main(version_base="1.3", config_path="pkg://conf", config_name=name)(task)()
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # `| head` has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
@@ -66,9 +66,9 @@ def main(name: str, schema: type, job: Callable[[Any, Stop], int]) -> None:
 def run_job(
     job: Callable[[Any, Stop], int], config: DictConfig, schema: type, stop: Stop, may_restart: bool = False
 ) -> int:
-    """The job's exit code; what it raises on purpose becomes one line. Bugs pass through.
+    """Run the job and return its exit code. Errors raised on purpose are printed in one line; bugs pass through.
 
-    A device that was lost comes back only to a new process: the command begins anew, once.
+    After a lost device the command is restarted once, because only a new process can use the device again.
     """
     try:
         typed = to_dataclass(config, schema)
@@ -86,7 +86,7 @@ def run_job(
 
 
 def restart() -> NoReturn:
-    """Replace this process by one with the same command, which takes over its id, its output and who waits for it."""
+    """Replace this process by a new one with the same command; process id, output and parent stay the same."""
     os.environ[RESTARTED] = "1"
     sys.stdout.flush()
     sys.stderr.flush()

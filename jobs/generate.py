@@ -1,4 +1,4 @@
-"""The main job: a book in, watermarked WAVs and a Parquet manifest out.
+"""The main job: renders a book to watermarked WAVs and a Parquet manifest.
 
 python -m jobs.generate book=mybook.txt
 """
@@ -11,7 +11,7 @@ from pipeline.run import Stop, run_book
 
 
 def generate(config: GenerateConfig, stop: Stop) -> int:
-    """Render what is missing, or print the plan; returns the exit code."""
+    """Render the missing utterances, or print the plan; return exit code 0. `WorkError` if too many failed."""
     if config.dry_run:
         print(dry_run(config))
         return 0

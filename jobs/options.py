@@ -1,4 +1,4 @@
-"""Options between `pipeline.config` and Hydra: the schema it needs, the typed result, one-line errors, --help."""
+"""From `pipeline.config` to Hydra and back: schemas, the typed configuration, one-line errors, --help."""
 
 import atexit
 import difflib
@@ -36,7 +36,7 @@ QUOTING = "quote a value with = , ( ) spaces or letters outside ASCII, as in \"b
 
 
 def register(name: str, schema: type) -> None:
-    """Make `schema` known to Hydra as `<name>_schema`, and the resolvers that the YAML files use."""
+    """Register with Hydra: `schema` as `<name>_schema`, engine schemas, and the resolvers of the YAML files."""
     store = ConfigStore.instance()
     store.store(f"{name}_schema", _writable(schema))
     for engine, config in ENGINE_CONFIGS.items():
@@ -47,7 +47,7 @@ def register(name: str, schema: type) -> None:
 
 
 def _writable(schema: type) -> DictConfig:
-    """`schema` as Hydra needs it: OmegaConf takes a frozen dataclass for a read-only configuration."""
+    """`schema` as a writable configuration: OmegaConf makes one of a frozen dataclass read-only."""
     config = OmegaConf.structured(schema)
     nodes = [config]
     while nodes:
@@ -58,18 +58,18 @@ def _writable(schema: type) -> DictConfig:
 
 
 def _scratch() -> str:
-    """A folder for the file that --multirun insists on writing; gone when the process ends."""
+    """A folder for the file that --multirun always writes; deleted at exit."""
     folder = tempfile.mkdtemp(prefix="hydra-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def to_dataclass(config: DictConfig, schema: type) -> Any:
-    """The typed, validated configuration; UserError for what is missing, unknown or out of range."""
+    """The typed, validated configuration. `UserError` for options that are missing, unknown or out of range."""
     try:
         if missing := OmegaConf.missing_keys(config):
             raise UserError(f"{min(missing)}= is missing; --help shows how")
-        OmegaConf.resolve(config)  # to_object would take sampling for text in `text=${sampling}`
+        OmegaConf.resolve(config)  # else to_object accepts sampling as text in `text=${sampling}`
         _reject_unknown(config)
         typed = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
@@ -80,7 +80,7 @@ def to_dataclass(config: DictConfig, schema: type) -> Any:
 
 
 def _reject_unknown(config: DictConfig, prefix: str = "") -> None:
-    """Hydra lets `+extra=1` into a typed configuration; nothing would ever read it."""
+    """`UserError` for an unknown option: Hydra accepts `+extra=1` even in a typed configuration."""
     known = {f.name for f in fields(OmegaConf.get_type(config))}
     for key in config:
         if key not in known:
@@ -90,7 +90,7 @@ def _reject_unknown(config: DictConfig, prefix: str = "") -> None:
 
 
 def _reject_unusable(values: dict[str, Any], prefix: str = "") -> None:
-    """Strings that are empty, most often an unset shell variable, or that no file name, table or terminal can show."""
+    """`UserError` for empty strings, mostly unset shell variables, and for strings that cannot be printed."""
     for key, value in values.items():
         if isinstance(value, dict):
             _reject_unusable(value, f"{prefix}{key}.")
@@ -101,7 +101,7 @@ def _reject_unusable(values: dict[str, Any], prefix: str = "") -> None:
 
 
 def one_line(error: Exception) -> str:
-    """Hydra's and OmegaConf's messages in one line, with the way out that helps here."""
+    """Hydra's or OmegaConf's message in one line, with advice for these jobs."""
     return UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], _shorten(error))
 
 
@@ -135,7 +135,7 @@ def _no_such_option(name: str) -> str:
 
 
 def all_options(schema: type) -> Iterator[tuple[str, Field]]:
-    """Every option of a job, those of each engine included: dotted name and dataclass field."""
+    """Every option of a job and of each engine: dotted name and dataclass field."""
     for name, field in options(schema):
         if name != "engine.name":
             yield name, field
@@ -149,7 +149,7 @@ def choices(group: str) -> list[str]:
 
 
 def read_policies() -> dict[str, Precision]:
-    """The named choices of precision that leave nothing to the device, by name."""
+    """Named precision policies without `auto`, by name."""
     made = {name: _precision(CONF / "precision" / f"{name}.yaml") for name in choices("precision")}
     return {name: policy for name, policy in made.items() if "auto" not in vars(policy).values()}
 
@@ -167,7 +167,7 @@ def usage(name: str, schema: type) -> str:
         f"  {option}={default(f)}".ljust(36) + f" {meaning(f)}" for option, f in all_options(schema)
     ]
     lines += ["", "Hydra's own: --cfg job, --multirun, --config-dir DIR (your own voice/NAME.yaml and the like)"]
-    return "\n".join(lines).replace("$", "$$")  # Hydra fills it in as a string.Template
+    return "\n".join(lines).replace("$", "$$")  # Hydra reads it as a string.Template
 
 
 def default(field: Field) -> str:

@@ -1,4 +1,4 @@
-"""Compute the conditionals of many recordings ahead of time, so that no later run has to.
+"""Compute the conditionals of many recordings ahead of time, so that later runs find them in the cache.
 
 python -m jobs.voices clips=recordings/
 """
@@ -20,7 +20,7 @@ SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
 
 
 def voices(config: VoicesConfig, stop: Stop) -> int:
-    """Prepare every usable clip; one that is not is named and makes the exit code 1."""
+    """Prepare every usable clip. Unusable ones are logged; exit code 1 if there are any."""
     folder = Path(os.path.expanduser(config.clips))
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:

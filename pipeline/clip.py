@@ -1,4 +1,4 @@
-"""Recordings: a voice's clip, read and checked. Knows nothing of engines or of what is computed from a clip."""
+"""Reference recordings, read and checked. Knows nothing of engines or of what is computed from a clip."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,13 +11,14 @@ from pipeline.errors import UserError
 
 SHORTEST_S, LONGEST_S = 1.0, 600.0
 LOWEST_RATE, HIGHEST_RATE = 8_000, 384_000  # Hz
-SILENT_PEAK, LOUDEST_PEAK = 1e-3, 100.0  # -60 and +40 dBFS: floats may exceed full scale, integers in floats are a bug
-UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's word for a length that the header leaves open, as in piped FLAC
+# -60 and +40 dBFS: float samples may exceed 1, but unscaled integers as floats are an error.
+SILENT_PEAK, LOUDEST_PEAK = 1e-3, 100.0
+UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's value for a length that the header does not give, as in piped FLAC
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A reference recording that can be used."""
+    """A usable reference recording."""
 
     path: Path
     samples: np.ndarray  # (num_samples,) float32, mono
@@ -26,15 +27,15 @@ class Clip:
 
 
 def read_clip(path: Path) -> Clip:
-    """Read a recording; `UserError` if no voice can be made of it."""
+    """Read a recording; `UserError` if it is no usable reference."""
     name = f"voice.path={path}"
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):  # reading might never end
+        if path.exists() and not (path.is_file() or path.is_dir()):  # reading it might never end
             raise UserError(f"{name}: is a pipe or a device; give a recording in a file")
         with open(path, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
-            # By its descriptor: a wrong offset in a header would make a Python file print tracebacks.
+            # As a descriptor: with a Python file, a wrong offset in a header prints tracebacks.
             with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
                 return Clip(path, _mono(name, sound), sound.samplerate, sha256)
     except soundfile.LibsndfileError as error:
@@ -44,7 +45,7 @@ def read_clip(path: Path) -> Clip:
 
 
 def _mono(name: str, sound: soundfile.SoundFile) -> np.ndarray:
-    """The samples (num_samples,) float32; never more memory than LONGEST_S takes, whatever the header says."""
+    """(num_samples,) float32. Reads LONGEST_S and one sample at most, because a header may be wrong."""
     rate = sound.samplerate
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise UserError(f"{name}: has {rate} Hz; {LOWEST_RATE} to {HIGHEST_RATE} Hz are needed")

@@ -1,4 +1,4 @@
-"""What `dry_run=true` prints: the plan in words. Knows nothing of engines or run folders."""
+"""The plan as text, for `dry_run=true`. Knows nothing of engines or run folders."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from pipeline.text import Book
 from pipeline.text.reader import read_book
 from pipeline.text.segment import segment
 
-LONGEST = 5  # items shown
+NUM_LONGEST = 5  # utterances in the list of the longest
 
 
 def dry_run(config: GenerateConfig) -> str:
-    """The plan of a job in words, made without its engine; `UserError` for a book that cannot be read."""
+    """The plan of a job as text, made without an engine. `UserError` if the book cannot be read."""
     book = read_book(config.book)
     params = parameters(NO_IDENTITY, config)
     planned = make_plan(segment(book, config.text), params, config.plan.chars_per_second)
@@ -23,7 +23,7 @@ def dry_run(config: GenerateConfig) -> str:
 
 
 def describe_plan(book: Book, chosen: Sequence[Planned]) -> str:
-    """Chapters, utterances, what is not spoken, predicted hours, disk, and the longest items."""
+    """Chapters, unspoken spans, predicted hours, disk space, and the longest utterances."""
     seconds = sum(item.predicted_s for item in chosen)
     lines = [f"{book.name}: {len(book.chapters)} chapters, {len(book.text):,} characters", ""]
     lines += [f"{'chapter':>7} {'utterances':>10} {'minutes':>8}  title"]
@@ -36,12 +36,12 @@ def describe_plan(book: Book, chosen: Sequence[Planned]) -> str:
         lines += [f"{chapter.number:>7} {counts[chapter.number]:>10} {minutes:>8.1f}  {chapter.title}"]
     lines += ["", f"not spoken: {len(book.unspoken)} place(s)"]
     lines += [
-        f"  at {mark.start}: {mark.reason}: {_excerpt(book.text[mark.start : mark.end])}" for mark in book.unspoken
+        f"  at {span.start}: {span.reason}: {_excerpt(book.text[span.start : span.end])}" for span in book.unspoken
     ]
     lines += ["", f"chosen: {len(chosen)} utterances, {seconds / 3600:.2f} hours predicted"]
     lines += [f"disk: {seconds * SAMPLE_RATE * 2 / 2**30:.2f} GiB"]
     lines += ["", "longest:"]
-    for item in sorted(chosen, key=lambda item: -item.predicted_s)[:LONGEST]:
+    for item in sorted(chosen, key=lambda item: -item.predicted_s)[:NUM_LONGEST]:
         lines += [f"  {item.utterance.id} {item.predicted_s:5.1f} s  {_excerpt(item.utterance.text)}"]
     return "\n".join(lines)
 

@@ -1,17 +1,17 @@
-"""What can end a job on purpose. Everything else that is raised is a bug and keeps its traceback."""
+"""Errors that end a job on purpose. Any other exception is a bug and keeps its traceback."""
 
 
 class UserError(Exception):
-    """Wrong configuration or input: one line that names the thing, the value and the way out. Exit 2."""
+    """Wrong configuration or input: one line with the option or file, its value, and what to do. Exit code 2."""
 
 
 class WorkError(Exception):
-    """Right configuration, but the work failed (disk full, too many failures): one line. Exit 1."""
+    """The configuration is right, but the work failed (disk full, too many failures): one line. Exit code 1."""
 
 
 class OutOfMemory(WorkError):
-    """A device's memory was too little even for the least."""
+    """The device has too little memory even for the smallest batch."""
 
 
 class DeviceLost(WorkError):
-    """The device answers nothing any more in this process; another process may go on."""
+    """The device no longer works in this process; a new process may be able to use it."""

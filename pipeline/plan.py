@@ -1,7 +1,7 @@
-"""What is rendered, under which key and seed, in what order. Pure: knows no engine, file or clock.
+"""The plan: which utterances are rendered, their keys, seeds and order. Pure: knows no engine, file or clock.
 
-An utterance's key and seed depend on its own text and on the options, never on its neighbours, its shard or the
-point at which a run was resumed.
+An utterance's key and seed depend on its text, its occurrence and the options; never on its neighbours, its shard or
+the point at which a run was resumed.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from pipeline.config import SpeechConfig
 from pipeline.data import Identity, Utterance
 from pipeline.errors import UserError
 
-AUDIO_VERSION = 5  # raise it when the code changes samples for the same options: it enters every utterance's key
-ONSET_S = 0.4  # speech before and after the words, added to every predicted length
+AUDIO_VERSION = 5  # part of every key; increment it when the code changes samples for the same options
+ONSET_S = 0.4  # audio around the words, added to every predicted length
 
 
 @dataclass(frozen=True)
 class Planned:
-    """An utterance with all that identifies and sizes its speech."""
+    """An utterance with its key, its seed and the predicted length of its speech."""
 
     utterance: Utterance
     key: str  # hash of all that changes samples
@@ -31,7 +31,7 @@ class Planned:
 
 
 def make_plan(utterances: Iterable[Utterance], params: Mapping[str, Any], chars_per_second: float) -> list[Planned]:
-    """Plan the whole book, in reading order. `params` is what `parameters` returns."""
+    """Plan the whole book, in reading order. `params` come from `parameters`."""
     seen: Counter[str] = Counter()
     planned = []
     for utterance in utterances:
@@ -49,7 +49,7 @@ def make_plan(utterances: Iterable[Utterance], params: Mapping[str, Any], chars_
 
 
 def parameters(identity: Identity, config: SpeechConfig) -> dict[str, Any]:
-    """All that changes samples beside the text, as requested (not as a device happened to grant it)."""
+    """All that changes samples besides the text: the options as requested, not what the device made of them."""
     return dict(
         engine=config.engine.name,
         model=identity.model,
@@ -65,12 +65,12 @@ def parameters(identity: Identity, config: SpeechConfig) -> dict[str, Any]:
 
 
 def key_of(params: Mapping[str, Any], spoken_text: str, occurrence: int) -> str:
-    """Names an utterance's samples: `occurrence` is how often the text came before in the book."""
+    """The key of an utterance's speech. `occurrence`: how often the same text came before in the book."""
     return _digest(params, spoken_text, occurrence).hex()[:32]
 
 
 def retry_seed(seed: int, attempt: int) -> int:
-    """The seed of a later attempt: new, but the same whenever and wherever it is made."""
+    """A new seed for a later attempt. It depends on `seed` and `attempt` only, so a resumed run draws the same one."""
     return _seed(seed, "attempt", attempt)
 
 
@@ -89,8 +89,11 @@ def choose(
     shard: int = 0,
     num_shards: int = 1,
 ) -> list[Planned]:
-    """What a process renders: `chapters`, then `limit`, then its contiguous `shard` of predicted seconds."""
-    wanted = _chapters(chapters, planned)
+    """The utterances of one process: take `chapters`, then the first `limit`, then a contiguous shard.
+
+    Shards have about equal predicted seconds. `UserError` for chapters or a shard that do not exist.
+    """
+    wanted = _parse_chapters(chapters, planned)
     chosen = [item for item in planned if item.utterance.chapter in wanted][:limit]
     if shard >= num_shards:
         raise UserError(f"shard={shard} does not exist: num_shards={num_shards} makes 0 to {num_shards - 1}")
@@ -103,28 +106,28 @@ def choose(
     return part
 
 
-def _chapters(spec: str | None, planned: Sequence[Planned]) -> set[int]:
-    """`1-3` or `0,2,5-7` as a set, held against the book's chapters; None: all."""
-    there = {p.utterance.chapter for p in planned}
+def _parse_chapters(spec: str | None, planned: Sequence[Planned]) -> set[int]:
+    """Chapter numbers from `1-3` or `0,2,5-7`; None: all. `UserError` for numbers that the book does not have."""
+    existing = {p.utterance.chapter for p in planned}
     if spec is None:
-        return there
+        return existing
     wanted: set[int] = set()
     for part in spec.split(","):
         found = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", part)
         if not found:
             raise UserError(f"chapters={spec} is not a list of chapter numbers such as 1-3 or '0,2,5-7'")
         first, last = int(found[1]), int(found[2] or found[1])
-        if not min(there) <= first <= last <= max(there):
-            raise UserError(f"chapters={spec}: the book has chapters {min(there)} to {max(there)} only")
-        wanted |= there & set(range(first, last + 1))
+        if not min(existing) <= first <= last <= max(existing):
+            raise UserError(f"chapters={spec}: the book has chapters {min(existing)} to {max(existing)} only")
+        wanted |= existing & set(range(first, last + 1))
     return wanted
 
 
 def windows(planned: Sequence[Planned], size: int) -> list[Sequence[Planned]]:
-    """Consecutive windows in reading order: what is rendered, checked and retried together."""
+    """Consecutive windows of `size` utterances, which are rendered, checked and retried together."""
     return [planned[i : i + size] for i in range(0, len(planned), size)]
 
 
 def longest_first(window: Iterable[Planned]) -> list[Planned]:
-    """The order in which a window is rendered: it wastes the least slots at the end."""
+    """The order in which a window is rendered: it leaves the fewest slots idle at the end."""
     return sorted(window, key=lambda item: (-item.predicted_s, item.utterance.id))

@@ -16,7 +16,7 @@ FLOORS = (
     ("pipeline.config", "pipeline.clip"),
     ("pipeline.data",),
     ("pipeline.plan", "pipeline.device"),
-    ("pipeline.text", "pipeline.engine", "pipeline.watermark", "pipeline.checks", "pipeline.store", "pipeline.telemetry"),
+    tuple(f"pipeline.{room}" for room in ("text", "engine", "watermark", "checks", "store", "telemetry")),
     ("pipeline.run", "pipeline.dry_run", "pipeline.audit"),
     ("pipeline.benchmark",),
     ("conf", "jobs"),

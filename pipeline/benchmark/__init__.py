@@ -1,1 +1,1 @@
-"""Measurements: stages of the engine beside stock, on the machine at hand. Nothing else imports this."""
+"""Benchmarks: stages of the engine compared with stock, on this machine. Only `jobs.benchmark` imports this."""

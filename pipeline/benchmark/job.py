@@ -1,6 +1,6 @@
-"""Whole jobs: seconds of speech a second, from a book to durable WAVs and a manifest, beside stock; where time goes.
+"""The benchmark of whole jobs: speed from a book to durable WAVs and a manifest, of each stage alone, and of stock.
 
-Knows nothing of Hydra.
+Speeds are seconds of speech per second. Knows nothing of Hydra.
 """
 
 import logging
@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 
-from pipeline.benchmark.machine import busy, hardware, timed
-from pipeline.benchmark.sample import requests_of, spread
-from pipeline.benchmark.stages import alone, stages
+from pipeline.benchmark.machine import hardware_name, measure_time, watch_gpu
+from pipeline.benchmark.sample import make_requests, spread
+from pipeline.benchmark.stages import measure_latency, measure_stages
 from pipeline.benchmark.stock import Stock
 from pipeline.benchmark.table import Figure, Figures
 from pipeline.config import BenchmarkConfig, GenerateConfig, SpeechConfig
@@ -30,30 +30,30 @@ log = logging.getLogger(__name__)
 
 ABOUT_10_S = (9.0, 11.0)
 SHORT_PROMPT_S = 6.0
-WARM_UP = 64  # utterances, which fill a pack
+WARM_UP = 64  # utterances, enough to fill a pack
 
 
 @dataclass(frozen=True)
 class JobTime:
-    """What a job took."""
+    """Seconds of speech that a job made, and its wall time."""
 
     audio_s: float
     wall_s: float
-    busy: float | None  # share of the time in which a GPU worked
+    gpu_busy: float | None  # share of the time in which a GPU worked
 
 
 def measure(book: Sequence[Planned], planned: Sequence[Planned], config: BenchmarkConfig, stop: Stop) -> list[Figure]:
-    """Jobs on the whole `book` and on others like it; stages and stock on the sample `planned`, longest first."""
+    """Measure jobs on the whole `book` and variants of it, stages and stock on the sample `planned`, longest first."""
     engine = build_engine(config)
     engine.prepare()
     settings = dict(precision=str(engine.precision), checkpoint=engine.identity.model)
     figures = Figures(
-        "job", hardware(engine.residency.models.device), settings | dict(flow_steps=config.engine.flow_steps)
+        "job", hardware_name(engine.residency.models.device), settings | dict(flow_steps=config.engine.flow_steps)
     )
-    stock = Stock(engine).x_realtime(spread(requests_of(engine, planned, config), config.stock_utterances))
+    stock = Stock(engine).x_realtime(spread(make_requests(engine, planned, config), config.stock_utterances))
     log.info("stock: %.2f x real time", stock)
-    with tempfile.TemporaryDirectory(dir=config.out, prefix="runs-") as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory(dir=config.out, prefix="runs-") as scratch:
+        folder = Path(scratch)
         first = run_job(config, engine, folder / "first", stop)
         run = run_job(config, engine, folder / "again", stop)
         _add_run(figures, "as segmented", run, stock)
@@ -64,53 +64,54 @@ def measure(book: Sequence[Planned], planned: Sequence[Planned], config: Benchma
             others["10 s utterances"] = replace(config, book=str(folder / "ten.txt"), chapters=None)
         for name, changed in others.items():
             _add_run(figures, name, run_job(changed, engine, folder / name, stop), stock)
-        for name, speed in stages(engine, planned, config, folder).items():
+        for name, speed in measure_stages(engine, planned, config, folder).items():
             figures.add(f"{name} alone", speed, "x real time", utterances=len(planned))
-        voice = replace(config.voice, path=str(_clip(RunFolder(folder / "again"))), prompt_seconds=SHORT_PROMPT_S)
-        del engine  # its memory is wanted
+        clip = _longest_wav(RunFolder(folder / "again"))
+        voice = replace(config.voice, path=str(clip), prompt_seconds=SHORT_PROMPT_S)
+        del engine  # frees its memory for the next engine
         changed = replace(config, voice=voice)
-        engine = _warm(changed, planned)
-        stock = Stock(engine).x_realtime(spread(requests_of(engine, planned, config), config.stock_utterances))
+        engine = _make_warm_engine(changed, planned)
+        stock = Stock(engine).x_realtime(spread(make_requests(engine, planned, config), config.stock_utterances))
         _add_run(figures, "6 s prompt", run_job(changed, engine, folder / "6 s prompt", stop), stock)
         del engine
-    figures.add("10 s of speech, text to samples, batch 1", alone(config, planned), "s")
+    figures.add("10 s of speech, text to samples, batch 1", measure_latency(config, planned), "s")
     return figures.figures
 
 
 def _add_run(figures: Figures, name: str, run: JobTime, stock: float) -> None:
     figures.add(name, run.audio_s / run.wall_s, "x real time", stock, audio_s=run.audio_s, wall_s=run.wall_s)
-    if run.busy is not None:
-        figures.add(f"{name}: GPU busy, says nvidia-smi", run.busy, "share")
+    if run.gpu_busy is not None:
+        figures.add(f"{name}: GPU busy, says nvidia-smi", run.gpu_busy, "share")
 
 
 def run_job(config: BenchmarkConfig, engine: Engine, out: Path, stop: Stop) -> JobTime:
-    """A whole job into `out`, however many utterances fail."""
-    with busy(torch.device(engine.device)) as share, timed(torch.device(engine.device)) as timer:
+    """Run a whole job into `out`; failed utterances do not end it. A stop signal raises `SystemExit`."""
+    with watch_gpu(torch.device(engine.device)) as gpu, measure_time(torch.device(engine.device)) as timer:
         run_book(job_config(config, out), stop, engine)
     if stop():  # half a job has no speed
         raise SystemExit(128 + stop.signum)
     audio_s = sum(pq.read_table(RunFolder(out).manifest, columns=["duration"])["duration"].to_pylist())
-    run = JobTime(audio_s, timer.seconds, share.mean)
+    run = JobTime(audio_s, timer.seconds, gpu.mean)
     log.info("%s: %s", out.name, run)
     return run
 
 
 def job_config(config: BenchmarkConfig, out: Path) -> GenerateConfig:
-    """A job with the benchmark's options, into `out`; its precision stays, and no tracker hears of it."""
+    """A job with the benchmark's options, into `out`, without rollback to a safer precision and without a tracker."""
     shared = {f.name: getattr(config, f.name) for f in fields(SpeechConfig)}
     changed = dict(check=replace(config.check, rollback_share=1.0), wandb=replace(config.wandb, mode="disabled"))
     return GenerateConfig(**(shared | changed), book=config.book, out=str(out))
 
 
-def _warm(config: BenchmarkConfig, planned: Sequence[Planned]) -> Engine:
-    """An engine that has loaded, compiled and captured what it needs."""
+def _make_warm_engine(config: BenchmarkConfig, planned: Sequence[Planned]) -> Engine:
+    """An engine that has already loaded weights, compiled kernels and captured graphs."""
     engine = build_engine(config)
     engine.prepare()
-    list(engine.synthesize(requests_of(engine, planned[:WARM_UP], config), never))
+    list(engine.synthesize(make_requests(engine, planned[:WARM_UP], config), never))
     return engine
 
 
-def _clip(folder: RunFolder) -> Path:
-    """The longest recording of a run."""
+def _longest_wav(folder: RunFolder) -> Path:
+    """The longest WAV of a run."""
     table = pq.read_table(folder.manifest, columns=["duration", "file_name"]).sort_by([("duration", "descending")])
     return folder.root / table["file_name"][0].as_py()

@@ -1,6 +1,6 @@
-"""How far two renderings of the same tokens are apart: in their spectra, and in whom they sound like.
+"""Distances between two renderings of the same tokens: of their mels and of their speaker embeddings.
 
-Knows samples and stock's voice encoder; nothing of engines, policies or files.
+Knows samples and stock's voice encoder, and nothing of policies or files.
 """
 
 import math
@@ -14,16 +14,16 @@ from torch import Tensor
 
 from pipeline.engine.chatterbox.voice import T3_RATE
 
-WINDOW, HOP, BINS, HIGHEST_HZ = 1920, 480, 80, 8000  # at 24 kHz, as S3Gen's own mels: 80 ms, every 20 ms
-FLOOR_DB = -60.0  # against the reference's loudest bin; nobody hears what is softer
+WINDOW, HOP, BINS, HIGHEST_HZ = 1920, 480, 80, 8000  # as S3Gen's own mels at 24 kHz: windows of 80 ms, every 20 ms
+FLOOR_DB = -60.0  # relative to the reference's loudest bin; softer bins are inaudible
 Pair = tuple[np.ndarray, np.ndarray]  # the reference's samples and another's, (num_samples,) float32 each
 
 
 def flow_distance(pairs: Sequence[tuple[Tensor, Tensor]]) -> float | None:
-    """sqrt(mean((a - b)^2)) in dB, over all bins and frames; None where one is not finite, or there is none.
+    """sqrt(mean((a - b)^2)) in dB, over all bins and frames; None without pairs, or if the mels are not finite.
 
-    a and b are what the flow has made for the vocoder: natural logarithms of magnitudes. What a vocoder makes of equal
-    mels differs by more, since the least difference of pitch adds up to another phase.
+    a and b are the flow's mels: natural logarithms of magnitudes. The vocoder's samples would differ by more, even
+    for nearly equal mels, because a tiny difference of pitch accumulates to another phase.
     """
     if not pairs:
         return None
@@ -35,7 +35,7 @@ def flow_distance(pairs: Sequence[tuple[Tensor, Tensor]]) -> float | None:
 def mel_distance(pairs: Iterable[Pair], rate: int) -> float:
     """sqrt(mean((20 log10 max(a, f) - 20 log10 max(b, f))^2)) in dB, over all bins and frames of all pairs.
 
-    a and b are the magnitudes of the reference's mels and the other's, f is FLOOR_DB below the largest a of a pair.
+    a and b are the mel magnitudes of the reference and of the other; f is FLOOR_DB below the largest a of the pair.
     """
     total, count = 0.0, 0
     for reference, other in pairs:
@@ -59,9 +59,9 @@ def _mels(samples: np.ndarray, rate: int) -> np.ndarray:
     )
 
 
-def embeddings(encoder: VoiceEncoder, spoken: Sequence[np.ndarray], rate: int) -> np.ndarray:
-    """Whom each of `spoken`, all finite, sounds like. (len(spoken), 256) float64, rows of length 1"""
-    heard = [librosa.resample(samples, orig_sr=rate, target_sr=T3_RATE) for samples in spoken]
+def embed_speakers(encoder: VoiceEncoder, spoken: Sequence[np.ndarray], rate: int) -> np.ndarray:
+    """Speaker embeddings. (len(spoken), 256) float64, rows of norm 1; all samples must be finite."""
+    resampled = [librosa.resample(samples, orig_sr=rate, target_sr=T3_RATE) for samples in spoken]
     with torch.inference_mode():
-        found = encoder.embeds_from_wavs(heard, sample_rate=T3_RATE).astype(np.float64)
+        found = encoder.embeds_from_wavs(resampled, sample_rate=T3_RATE).astype(np.float64)
     return found / np.linalg.norm(found, axis=1, keepdims=True)

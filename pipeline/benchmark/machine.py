@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on: its name, its clock, and how fast its memory is. Knows no model."""
+"""The machine that a benchmark runs on: its name, clock, GPU use and memory bandwidth. Knows no model."""
 
 import os
 import shutil
@@ -17,8 +17,8 @@ class Timer:
 
 
 @contextmanager
-def timed(device: torch.device) -> Iterator[Timer]:
-    """Wall time of a block, of what it left to the device as well."""
+def measure_time(device: torch.device) -> Iterator[Timer]:
+    """Wall time of a block, until the device has finished its work."""
     timer = Timer()
     synchronize(device)
     started = time.perf_counter()
@@ -32,23 +32,23 @@ def synchronize(device: torch.device) -> None:
         getattr(torch, device.type).synchronize()
 
 
-def hardware(device: torch.device) -> str:
+def hardware_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{len(os.sched_getaffinity(0))} CPU cores, {torch.get_num_threads()} threads"
 
 
 @dataclass
-class Share:
-    mean: float | None = None  # None: nothing could be read
+class GpuUse:
+    mean: float | None = None  # share of the time; None: unknown
 
 
 @contextmanager
-def busy(device: torch.device) -> Iterator[Share]:
-    """The share of a block's time in which a GPU ran some kernel, as nvidia-smi samples it five times a second."""
-    share = Share()
+def watch_gpu(device: torch.device) -> Iterator[GpuUse]:
+    """The share of a block's time in which a kernel ran on the GPU; nvidia-smi samples it five times a second."""
+    use = GpuUse()
     if device.type != "cuda" or not shutil.which("nvidia-smi"):
-        yield share
+        yield use
         return
     uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
     query = [
@@ -61,21 +61,21 @@ def busy(device: torch.device) -> Iterator[Share]:
     ]
     with subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as sampler:
         try:
-            yield share
+            yield use
         finally:
             sampler.terminate()
             percent = [int(line) for line in sampler.stdout if line.strip().isdigit()]
-    share.mean = sum(percent) / len(percent) / 100 if percent else None
+    use.mean = sum(percent) / len(percent) / 100 if percent else None
 
 
-def bandwidth(device: torch.device) -> float:
-    """Bytes a second that a copy reads and writes: what arithmetic that is bound by memory can reach."""
+def measure_bandwidth(device: torch.device) -> float:
+    """Bytes a second that a copy reads and writes: an upper bound for memory-bound kernels."""
     size = 2**30 if device.type == "cuda" else 2**28
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     best = 0.0
     for _ in range(5):
-        with timed(device) as timer:
+        with measure_time(device) as timer:
             target.copy_(source)
         best = max(best, 2 * size / timer.seconds)
     return best

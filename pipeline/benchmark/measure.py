@@ -1,10 +1,10 @@
-"""One stage of a benchmark from its configuration to its figures. Knows nothing of Hydra."""
+"""Runs one stage of a benchmark: from the configuration to figures. Knows nothing of Hydra."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.benchmark import job, outcome, precision, s3gen, t3
-from pipeline.benchmark.machine import hardware
+from pipeline.benchmark.machine import hardware_name
 from pipeline.benchmark.sample import draw_sample
 from pipeline.benchmark.table import Figure
 from pipeline.config import BenchmarkConfig, Precision
@@ -24,7 +24,7 @@ def measure(
     config: BenchmarkConfig, run: FinishedRun | None, policies: Mapping[str, Precision], stop: Stop
 ) -> list[Figure]:
     """The figures of `config.stage`, on the texts of `run` or of `config.book`."""
-    book = choose(run.snapshot.planned if run else _plan(config), config.chapters)
+    book = choose(run.snapshot.planned if run else _plan_book(config), config.chapters)
     engine = build_engine(config)
     engine.prepare()
     planned = draw_sample(book, config.utterances, config.seed)
@@ -35,8 +35,8 @@ def measure(
     return {"t3": t3, "s3gen": s3gen}[config.stage].measure(engine, planned, config)
 
 
-def _plan(config: BenchmarkConfig) -> Sequence[Planned]:
-    """Of the book; no speech is kept that keys could name."""
+def _plan_book(config: BenchmarkConfig) -> Sequence[Planned]:
+    """Plan the whole book. Keys do not matter here: no speech is kept."""
     utterances = segment(read_book(config.book), config.text)
     return make_plan(utterances, parameters(NO_IDENTITY, config), config.plan.chars_per_second)
 
@@ -48,14 +48,14 @@ def _measure_precision(
     policies: Mapping[str, Precision],
     stop: Stop,
 ) -> list[Figure]:
-    """Beside the figures a CSV, a plot, and a table in W&B."""
+    """Measure policies; also write a CSV and a plot, and a table to W&B."""
     outcomes = precision.measure(planned, config, policies, stop)
     folder = RunFolder(Path(config.out))
     with folder.writing():
-        outcome.keep(folder.root, outcomes)
+        outcome.save_outcomes(folder.root, outcomes)
     tracker = open_tracker(config.wandb, folder.root, "benchmark", {})
     tracker.table("precision", outcome.COLUMNS, outcome.cells(outcomes))
     tracker.finish({})
     settings = dict(checkpoint=engine.identity.model, speaker=engine.identity.speaker, run=config.run)
     settings |= dict(flow_steps=config.engine.flow_steps, utterances=len(planned))
-    return outcome.figures(outcomes, hardware(engine.residency.models.device), settings)
+    return outcome.to_figures(outcomes, hardware_name(engine.residency.models.device), settings)

@@ -1,6 +1,7 @@
-"""What precision policies came to, side by side: rows of a benchmark, a CSV, a plot. Knows nothing of measuring.
+"""Results of precision policies side by side: figures, a CSV, a plot. Knows nothing of measuring.
 
-A field of `PolicyOutcome` is a column of the CSV, a row of `benchmark.json` a policy, and a panel of the plot.
+Each field of `PolicyOutcome` is a column of the CSV, a panel of the plot, and for each policy an entry of
+`benchmark.json`.
 """
 
 import csv
@@ -19,36 +20,36 @@ log = logging.getLogger(__name__)
 PANELS = 4  # of a plot, side by side
 
 
-def figure(title: str, unit: str) -> Any:
+def figure_field(title: str, unit: str) -> Any:
     return field(metadata=dict(title=title, unit=unit))
 
 
 @dataclass(frozen=True)
 class PolicyOutcome:
-    """One policy's figures. None: not to be had, as memory without CUDA, or likeness of what is not finite."""
+    """One policy's figures. None: unknown, as memory without CUDA, or likeness if numbers are not finite."""
 
     policy: str
-    used: str  # what the device made of the policy
-    t3_tokens_per_s: float = figure("T3", "tokens/s")
-    s3gen_x_realtime: float = figure("S3Gen", "x real time")
-    job_x_realtime: float = figure("whole job", "x real time")
-    peak_gib: float | None = figure("peak memory of the job", "GiB")
-    steady_gib: float | None = figure("memory after the job", "GiB")
-    weights_gib: float = figure("weights", "GiB")
-    t3_agreement: float | None = figure("T3 has FP32's likeliest token", "share")
-    t3_kl_nats: float | None = figure("KL of T3 from FP32", "nats")
-    flow_distance_db: float | None = figure("flow's mels from FP32's", "dB")
-    mel_distance_db: float | None = figure("the audio's mels from FP32's", "dB")
-    speaker_cosine: float | None = figure("speaker's likeness to FP32's", "cosine")
-    checks_failed: int = figure("checks failed", "utterances")
+    used: str  # the policy as the device supports it
+    t3_tokens_per_s: float = figure_field("T3", "tokens/s")
+    s3gen_x_realtime: float = figure_field("S3Gen", "x real time")
+    job_x_realtime: float = figure_field("whole job", "x real time")
+    peak_gib: float | None = figure_field("peak memory of the job", "GiB")
+    steady_gib: float | None = figure_field("memory after the job", "GiB")
+    weights_gib: float = figure_field("weights", "GiB")
+    t3_agreement: float | None = figure_field("T3 has FP32's likeliest token", "share")
+    t3_kl_nats: float | None = figure_field("KL of T3 from FP32", "nats")
+    flow_distance_db: float | None = figure_field("flow's mels from FP32's", "dB")
+    mel_distance_db: float | None = figure_field("the audio's mels from FP32's", "dB")
+    speaker_cosine: float | None = figure_field("speaker's likeness to FP32's", "cosine")
+    checks_failed: int = figure_field("checks failed", "utterances")
 
 
 FIGURES: tuple[Field, ...] = tuple(f for f in fields(PolicyOutcome) if f.metadata)
 COLUMNS = tuple(f.name for f in fields(PolicyOutcome))
 
 
-def figures(outcomes: Sequence[PolicyOutcome], hardware: str, settings: dict[str, Any]) -> list[Figure]:
-    """One for each figure that is there."""
+def to_figures(outcomes: Sequence[PolicyOutcome], hardware: str, settings: dict[str, Any]) -> list[Figure]:
+    """Figures of a benchmark, one for each value that is not None."""
     made = Figures("precision", hardware, settings)
     for outcome in outcomes:
         for f in FIGURES:
@@ -59,15 +60,15 @@ def figures(outcomes: Sequence[PolicyOutcome], hardware: str, settings: dict[str
 
 
 def cells(outcomes: Sequence[PolicyOutcome]) -> list[tuple[Any, ...]]:
-    """The table under `COLUMNS`."""
+    """Rows of a table with `COLUMNS`."""
     return [astuple(outcome) for outcome in outcomes]
 
 
-def keep(folder: Path, outcomes: Sequence[PolicyOutcome]) -> None:
-    """`precision.csv`, and `precision.png` where matplotlib is installed, in place of those before."""
+def save_outcomes(folder: Path, outcomes: Sequence[PolicyOutcome]) -> None:
+    """Write `precision.csv`, and `precision.png` if matplotlib is installed; both replace older files."""
     write_durably(folder / "precision.csv", lambda temporary: _write_csv(temporary, outcomes))
     plot = folder / "precision.png"
-    plot.unlink(missing_ok=True)  # else it might tell of other figures than the CSV
+    plot.unlink(missing_ok=True)  # an older plot would contradict the CSV
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -82,7 +83,7 @@ def _write_csv(path: Path, outcomes: Sequence[PolicyOutcome]) -> None:
 
 
 def _draw(path: Path, outcomes: Sequence[PolicyOutcome]) -> None:
-    """A panel a figure, a bar a policy; what no policy has is left out."""
+    """One panel for each figure, one bar for each policy. Figures that no policy has are left out."""
     from matplotlib.figure import Figure
 
     shown = [f for f in FIGURES if any(getattr(outcome, f.name) is not None for outcome in outcomes)]

@@ -1,7 +1,7 @@
-"""Precision policies one after the other, each in an engine of its own: speed, memory, and how far from FP32 it is.
+"""Measures precision policies, each in its own engine: speed, memory, and the distance from FP32.
 
-FP32 comes first. What is held against it is made of its tokens with its seeds, so that only rounding differs.
-Knows nothing of Hydra, nor of what becomes of the figures.
+FP32 comes first. Every policy renders FP32's tokens with FP32's seeds, so that only rounding differs.
+Knows nothing of Hydra.
 """
 
 import logging
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from pipeline.benchmark.job import run_job
-from pipeline.benchmark.likeness import embeddings, flow_distance, mel_distance
-from pipeline.benchmark.machine import timed
+from pipeline.benchmark.likeness import embed_speakers, flow_distance, mel_distance
+from pipeline.benchmark.machine import measure_time
 from pipeline.benchmark.outcome import PolicyOutcome
-from pipeline.benchmark.sample import requests_of, spread
+from pipeline.benchmark.sample import make_requests, spread
 from pipeline.benchmark.t3 import COMPARED, compare
 from pipeline.checks import judge
 from pipeline.config import FP32, BenchmarkConfig, Precision
@@ -43,16 +43,16 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Reference:
-    """What FP32 made of the sample, kept on the CPU."""
+    """FP32's results for the sample, on the CPU."""
 
     items: Sequence[DecodedRequest]  # requests with their tokens
-    samples: Mapping[str, np.ndarray]  # by utterance
-    mels: Sequence[torch.Tensor]  # of some
+    samples: Mapping[str, np.ndarray]  # by utterance id
+    mels: Sequence[torch.Tensor]  # of COMPARED utterances
 
 
 @dataclass(frozen=True)
 class Memory:
-    """GiB of a CUDA device that a job took at most, and that it left taken; None: not to be had."""
+    """GiB of a CUDA device: a job's peak, and what is still allocated after it; None: unknown."""
 
     peak: float | None = None
     steady: float | None = None
@@ -61,39 +61,40 @@ class Memory:
 def measure(
     planned: Sequence[Planned], config: BenchmarkConfig, policies: Mapping[str, Precision], stop: Stop
 ) -> list[PolicyOutcome]:
-    """FP32 and then `policies` on the sample `planned`, longest first; jobs on a book of just these."""
+    """Measure FP32, then `policies`, on the sample `planned`, longest first. Jobs render the sample as a book."""
     outcomes: list[PolicyOutcome] = []
     reference = None
-    build_watermarker(config.watermark, "cpu")  # imports what the first job alone would wait for
+    build_watermarker(config.watermark, "cpu")  # its imports would slow down the first job only
     with tempfile.TemporaryDirectory(dir=config.out, prefix="runs-") as scratch:
         book = Path(scratch, "sample.txt")
         book.write_text("\n\n".join(item.utterance.text for item in planned), encoding="utf-8")
         whole = replace(config, book=str(book), chapters=None)
         for name, policy in ({"fp32": FP32} | dict(policies)).items():
             changed = replace(whole, precision=policy, out=str(Path(scratch, name)))
-            outcome, made = _measure(name, planned, changed, stop, reference)
+            outcome, made = _measure_policy(name, planned, changed, stop, reference)
             reference = reference or made
             outcomes.append(outcome)
             log.info("policy %s, in use as %s: measured", name, outcome.used)
     return outcomes
 
 
-def _measure(
+def _measure_policy(
     name: str, planned: Sequence[Planned], config: BenchmarkConfig, stop: Stop, reference: Reference | None
 ) -> tuple[PolicyOutcome, Reference]:
-    """One policy. `reference`: None if it is the one that the others are held against."""
-    engine, weights = _loaded(config)
-    requests = requests_of(engine, planned, config)
-    own, tokens_per_s = _decoded(engine, requests)
-    failed = _failed(engine, own, config)
+    """Measure one policy. `reference`: FP32's results; None if this policy is FP32."""
+    engine, weights = _load_engine(config)
+    requests = make_requests(engine, planned, config)
+    own, tokens_per_s = _time_t3(engine, requests)
+    failed = _count_failed(engine, own, config)
     items = reference.items if reference else own
-    samples, s3gen = _spoken(engine, [(replace(asked, precision=engine.precision), one) for asked, one in items])
-    made = Reference(items, samples, _mels(engine, spread(items, COMPARED)))
-    job, memory = _job(engine, config, stop)
-    engine.residency.token_stage.forget()  # the comparison wants their memory
-    agreement, kl = _compared(engine, config, spread(requests, COMPARED))
+    same_tokens = [(replace(request, precision=engine.precision), decoded) for request, decoded in items]
+    samples, s3gen = _time_s3gen(engine, same_tokens)
+    made = Reference(items, samples, _compute_mels(engine, spread(items, COMPARED)))
+    job, memory = _time_job(engine, config, stop)
+    engine.residency.token_stage.forget()  # frees the decoders' memory for the comparison
+    agreement, kl = _compare_t3(engine, config, spread(requests, COMPARED))
     against = reference or made
-    distance, cosine = _likeness(engine, against.samples, samples)
+    distance, cosine = _compare_audio(engine, against.samples, samples)
     return PolicyOutcome(
         policy=name,
         used=str(engine.precision),
@@ -112,24 +113,23 @@ def _measure(
     ), made
 
 
-def _loaded(config: BenchmarkConfig) -> tuple[ChatterboxEngine, float]:
-    """An engine with the weights of its precision, and their GiB."""
+def _load_engine(config: BenchmarkConfig) -> tuple[ChatterboxEngine, float]:
+    """An engine with the weights of its precision loaded, and their size in GiB."""
     engine = build_engine(config)
     engine.prepare()
     engine.residency.models.t3(DTYPES[engine.precision.t3])
-    _ = engine.residency.token_stage  # decides what stays on the device, while S3Gen is not there
+    _ = engine.residency.token_stage  # built before S3Gen is loaded: it decides which weights stay on the device
     models = engine.residency.models
     models.load_waveforms(engine.precision)
     weights = [*models.t3s.values(), *(one.offloaded for one in (*models.flows.values(), *models.vocoders.values()))]
     return engine, sum(num_bytes(one.look()) for one in weights) / GIB
 
 
-def _decoded(engine: ChatterboxEngine, requests: Sequence[Request]) -> tuple[list[DecodedRequest], float]:
-    """Each request with its tokens, and tokens a second."""
-    list(
-        engine.residency.token_stage.decode([replace(one, max_tokens=2) for one in requests], never)
-    )  # graphs are captured
-    with timed(engine.residency.models.device) as run:
+def _time_t3(engine: ChatterboxEngine, requests: Sequence[Request]) -> tuple[list[DecodedRequest], float]:
+    """Each request with its tokens, and T3's tokens a second."""
+    # Captures the graphs.
+    list(engine.residency.token_stage.decode([replace(one, max_tokens=2) for one in requests], never))
+    with measure_time(engine.residency.models.device) as run:
         items = list(engine.residency.token_stage.decode(requests, never))
     return items, sum(len(one.tokens) for _, one in items if not isinstance(one, Exception)) / run.seconds
 
@@ -138,49 +138,49 @@ def _speak(engine: ChatterboxEngine, items: Sequence[DecodedRequest]) -> list[Sp
     return list(engine.residency.waveform_stage.speak(items, never))
 
 
-def _failed(engine: ChatterboxEngine, items: Sequence[DecodedRequest], config: BenchmarkConfig) -> int:
-    """How many are not as the checks want them, or could not be spoken."""
+def _count_failed(engine: ChatterboxEngine, items: Sequence[DecodedRequest], config: BenchmarkConfig) -> int:
+    """How many fail a check or could not be rendered."""
     verdicts = [judge(speech, SAMPLE_RATE, config.check, engine.unchecked).is_good for speech in _speak(engine, items)]
     return verdicts.count(False)
 
 
-def _spoken(engine: ChatterboxEngine, items: Sequence[DecodedRequest]) -> tuple[dict[str, np.ndarray], float]:
-    """What could be spoken, by utterance, and seconds of it a second."""
+def _time_s3gen(engine: ChatterboxEngine, items: Sequence[DecodedRequest]) -> tuple[dict[str, np.ndarray], float]:
+    """Samples by utterance id, without failures, and S3Gen's seconds of speech per second."""
     if engine.residency.models.device.type == "cuda":
-        _speak(engine, items)  # graphs of just these shapes are captured
-    with timed(engine.residency.models.device) as run:
+        _speak(engine, items)  # captures the graphs of these shapes
+    with measure_time(engine.residency.models.device) as run:
         speeches = _speak(engine, items)
-    # Copies, since what they lie in may be memory that a GPU writes to.
+    # Copies, because the GPU may write to the samples' memory again.
     samples = {speech.request.utterance.id: speech.samples.copy() for speech in speeches if not speech.error}
     return samples, sum(map(len, samples.values())) / SAMPLE_RATE / run.seconds
 
 
-def _mels(engine: ChatterboxEngine, items: Sequence[DecodedRequest]) -> list[torch.Tensor]:
-    """What the flow makes of each; of what has no tokens nothing. (80, frames) float32 on the CPU"""
+def _compute_mels(engine: ChatterboxEngine, items: Sequence[DecodedRequest]) -> list[torch.Tensor]:
+    """The flow's mels of each item that has tokens. (80, frames) float32 on the CPU"""
     flow, mels = engine.residency.models.flow(engine.precision.flow), []
-    for asked, decoded in items:
+    for request, decoded in items:
         with suppress(NotFinite, ValueError):
             voice = engine.voice(engine.precision.voice_encoder)
-            mels += flow([speech_tokens(decoded)], [asked.seed], voice)
+            mels += flow([speech_tokens(decoded)], [request.seed], voice)
     return [mel.cpu() for mel in mels]
 
 
-def _job(engine: ChatterboxEngine, config: BenchmarkConfig, stop: Stop) -> tuple[float, Memory]:
-    """Seconds of speech a second of a whole job, its start and its end included, and its memory."""
+def _time_job(engine: ChatterboxEngine, config: BenchmarkConfig, stop: Stop) -> tuple[float, Memory]:
+    """Seconds of speech per second of a whole job, with its start and end, and its memory."""
     device, folder = engine.residency.models.device, Path(config.out)
-    engine.gpu_memory_gib()  # begins to count anew
+    engine.gpu_memory_gib()  # resets the peak
     run = run_job(config, engine, folder, stop)
     if device.type != "cuda":
         return run.audio_s / run.wall_s, Memory()
-    windows = next(read_records(folder))["summary"]["windows"]  # each has read the peak, and begun anew
+    windows = next(read_records(folder))["summary"]["windows"]  # each window reads and resets the peak
     peak = max(window["gpu_memory_gib"] for window in windows)
     return run.audio_s / run.wall_s, Memory(peak, torch.cuda.memory_allocated(device) / GIB)
 
 
-def _compared(
+def _compare_t3(
     engine: ChatterboxEngine, config: BenchmarkConfig, requests: Sequence[Request]
 ) -> tuple[float | None, float | None]:
-    """How T3 is beside FP32; None where logits, or the voice, are not finite."""
+    """T3's agreement with FP32 and its KL; None if logits or the voice are not finite."""
     with suppress(NotFinite):
         agreement, kl = compare(engine, config.engine, requests)
         if math.isfinite(kl):
@@ -188,15 +188,15 @@ def _compared(
     return None, None
 
 
-def _likeness(
+def _compare_audio(
     engine: ChatterboxEngine, reference: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray]
 ) -> tuple[float | None, float | None]:
-    """Distance of the mels in dB, and mean cosine of the speaker embeddings; None where a sample is not finite."""
+    """Mel distance in dB and mean cosine of the speaker embeddings; None if a sample is not finite."""
     pairs = [(reference[id], samples[id]) for id in reference if id in samples]
     if not pairs or not all(np.isfinite(one).all() for pair in pairs for one in pair):
         return None, None
     encoder = load(VOICE_ENCODER_FILE, engine.residency.models.folder, engine.residency.models.device)
     with float32_math("fp32"):
-        before, now = (embeddings(encoder, spoken, SAMPLE_RATE) for spoken in zip(*pairs, strict=True))
+        before, now = (embed_speakers(encoder, spoken, SAMPLE_RATE) for spoken in zip(*pairs, strict=True))
     cosine = float((before * now).sum(axis=1).mean())
     return mel_distance(pairs, SAMPLE_RATE), cosine if math.isfinite(cosine) else None

@@ -1,4 +1,4 @@
-"""Which utterances are measured, and what is asked of the engine for each. Knows no stage."""
+"""The utterances to measure, and the engine's requests for them. Knows no stage."""
 
 import random
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ T = TypeVar("T")
 
 
 def draw_sample(planned: Sequence[Planned], count: int, seed: int) -> list[Planned]:
-    """So many of them, longest first, as a window of a job has them."""
+    """`count` random utterances, longest first as in a job's window."""
     chosen = random.Random(seed).sample(planned, min(count, len(planned)))
     return sorted(chosen, key=lambda item: (-item.predicted_s, item.utterance.id))
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
-    """So many of them, those at the front and those at the end alike."""
+    """`count` of the items at equal distances, from the front to the end."""
     count = min(count, len(items))
     return [items[(2 * number + 1) * len(items) // (2 * count)] for number in range(count)]
 
 
-def requests_of(engine: Engine, planned: Sequence[Planned], config: SpeechConfig) -> list[Request]:
-    """First attempts, each capped at the length that its text predicts where the weights know no end."""
+def make_requests(engine: Engine, planned: Sequence[Planned], config: SpeechConfig) -> list[Request]:
+    """First attempts. With weights that never draw the end token, the predicted length is the cap."""
     return [
         Request(item.utterance, item.seed, config.sampling, engine.precision, engine.max_tokens(item.predicted_s))
         for item in planned

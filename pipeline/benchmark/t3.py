@@ -1,4 +1,4 @@
-"""T3: tokens a second as the engine decodes a window, at batch 1, and of stock; memory; what BF16 changes."""
+"""The benchmark of T3: tokens a second for a window, at batch 1 and of stock; memory; agreement with FP32."""
 
 import logging
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from pipeline.benchmark.machine import bandwidth, hardware, timed
-from pipeline.benchmark.sample import requests_of, spread
+from pipeline.benchmark.machine import hardware_name, measure_bandwidth, measure_time
+from pipeline.benchmark.sample import make_requests, spread
 from pipeline.benchmark.stock import Stock
 from pipeline.benchmark.table import Figure, Figures
 from pipeline.config import BenchmarkConfig, ChatterboxConfig
@@ -20,21 +20,23 @@ from pipeline.plan import Planned
 
 log = logging.getLogger(__name__)
 
-ALONE = 8  # utterances decoded one by one
-COMPARED, STEPS = 8, 200  # utterances, and tokens of each, by which number formats are compared
+ALONE = 8  # utterances decoded at batch 1
+COMPARED, STEPS = 8, 200  # number formats are compared on so many utterances, and so many tokens of each
 
 
 def measure(engine: ChatterboxEngine, planned: Sequence[Planned], config: BenchmarkConfig) -> list[Figure]:
-    """`planned` longest first; each is decoded to the length that its text predicts, or to its end."""
+    """Measure on `planned`, longest first. Each is decoded to its end token or to its predicted length."""
     device = engine.residency.models.device
-    requests = requests_of(engine, planned, config)
-    figures = Figures("t3", hardware(device), dict(precision=str(engine.precision), checkpoint=engine.identity.model))
-    copied = bandwidth(device)
+    requests = make_requests(engine, planned, config)
+    figures = Figures(
+        "t3", hardware_name(device), dict(precision=str(engine.precision), checkpoint=engine.identity.model)
+    )
+    bandwidth = measure_bandwidth(device)
     stock = Stock(engine).tokens_per_second(spread(requests, config.stock_utterances))
     log.info("stock: %.1f tokens/s", stock)
-    _measure_speed(figures, engine, config.engine, requests, stock, copied)
-    _measure_speed(figures, engine, replace(config.engine, batch_size="1"), spread(requests, ALONE), stock, copied)
-    figures.add("memory copied", copied / 1e9, "GB/s")
+    _measure_speed(figures, engine, config.engine, requests, stock, bandwidth)
+    _measure_speed(figures, engine, replace(config.engine, batch_size="1"), spread(requests, ALONE), stock, bandwidth)
+    figures.add("memory copied", bandwidth / 1e9, "GB/s")
     if engine.precision.t3 != "fp32":
         agreement, divergence = compare(engine, config.engine, spread(requests, COMPARED))
         figures.add(f"{engine.precision.t3} has FP32's likeliest token", agreement, "share", steps=STEPS)
@@ -48,21 +50,21 @@ def _measure_speed(
     options: ChatterboxConfig,
     requests: Sequence[Request],
     stock: float,
-    copied: float,
+    bandwidth: float,
 ) -> None:
-    """Reading, refilling and the tail are in the time; loading weights and capturing graphs are apart from it."""
+    """Add speed and memory. The time has reading, refills and the tail, but no loading and no graph capture."""
     device = engine.residency.models.device
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    decoders = TokenStage(engine.residency.models, engine.voice, options, usual=requests[0].precision.t3)
-    with timed(device) as start:
-        for _ in decoders.decode([replace(request, max_tokens=2) for request in requests], never):
+    token_stage = TokenStage(engine.residency.models, engine.voice, options, usual=requests[0].precision.t3)
+    with measure_time(device) as start:
+        for _ in token_stage.decode([replace(request, max_tokens=2) for request in requests], never):
             pass
-    with timed(device) as run:
-        decoded = [one for _, one in decoders.decode(requests, never)]
-    decoder, tokens = decoders.usual_decoder, sum(len(one.tokens) for one in decoded)
-    least = bytes_moved(decoder, decoded) / copied
+    with measure_time(device) as run:
+        decoded = [one for _, one in token_stage.decode(requests, never)]
+    decoder, tokens = token_stage.usual_decoder, sum(len(one.tokens) for one in decoded)
+    least = bytes_moved(decoder, decoded) / bandwidth
     log.info("%d utterances, %d tokens in %.2f s: %s", len(decoded), tokens, run.seconds, decoder.in_use())
     name, settings = f"batch {decoder.size}", dict(batch_size=decoder.size, tokens=tokens, utterances=len(requests))
     figures.add(f"{name}: tokens", tokens / run.seconds, "1/s", stock, least / run.seconds, **settings)
@@ -82,28 +84,30 @@ def _measure_speed(
 
 
 def bytes_moved(decoder: Decoder, decoded: Sequence[Decoded]) -> int:
-    """The least that memory must give: all weights a step, and what a row has of its own at each step of its own.
+    """The fewest bytes that decoding must read: at each step all weights, and the own cache of each row in use.
 
-    What all rows share, the voice and guidance's text positions, can be read once, and is left out.
+    The prefix that all rows share can be read once, and is left out.
     """
     weights = decoder.weights
     matrices = [tensor for layer in weights.layers for tensor in vars(layer).values()] + [weights.head]
     lengths = [(len(one.prompt.text), len(one.tokens)) for one in decoded]
     steps = max(max(tokens for _, tokens in lengths), -(-sum(tokens for _, tokens in lengths) // decoder.size))
-    rows = 2 if decoder.cfg else 1  # only one of them reads the text
+    rows = 2 if decoder.cfg else 1  # only the conditional row reads the text
     positions = sum(text * tokens + rows * tokens * (tokens + 1) // 2 for text, tokens in lengths)
     each = bytes_per_row(len(weights.layers), weights.norm.shape[0], 1, weights.dtype)
     return steps * sum(tensor.nbytes for tensor in matrices) + positions * each
 
 
 def compare(engine: ChatterboxEngine, options: ChatterboxConfig, requests: Sequence[Request]) -> tuple[float, float]:
-    """Of the requests' number format against FP32, given the tokens that FP32 draws: top-1 agreement, mean KL.
+    """Top-1 agreement (share) and mean KL (nats) of the requests' number format from FP32.
 
-    Steps count until an utterance ends in FP32. Where logits are not finite, the KL is not, either.
+    Both formats are given the tokens that FP32 draws, and an utterance counts until it ends in FP32. If logits are not
+    finite, the KL is not finite either.
     """
-    exactly = [replace(request, precision=replace(request.precision, t3="fp32")) for request in requests]
-    options = replace(options, batch_size=str(COMPARED), max_tokens=STEPS)  # few and short: small cards hold both
-    decoders = [_filled(engine, options, asked) for asked in (exactly, requests)]
+    in_fp32 = [replace(request, precision=replace(request.precision, t3="fp32")) for request in requests]
+    # Few and short, so that both decoders fit on small cards.
+    options = replace(options, batch_size=str(COMPARED), max_tokens=STEPS)
+    decoders = [_fill_decoder(engine, options, group) for group in (in_fp32, requests)]
     agreed, divergence, steps = 0, 0.0, 0
     while (active := decoders[0].slots.active).any():
         logits = [decoder.logits() for decoder in decoders]
@@ -111,15 +115,15 @@ def compare(engine: ChatterboxEngine, options: ChatterboxConfig, requests: Seque
         agreed += (exact.argmax(-1) == ours.argmax(-1)).sum().item()
         divergence += (exact.exp() * (exact - ours)).sum().item()
         steps += len(exact)
-        drawn = decoders[0].draw(logits[0])
+        tokens = decoders[0].draw(logits[0])
         for decoder in decoders:
-            decoder.advance(*drawn)
+            decoder.advance(*tokens)
     return agreed / steps, divergence / steps
 
 
-def _filled(engine: ChatterboxEngine, options: ChatterboxConfig, requests: Sequence[Request]) -> Decoder:
-    decoders = TokenStage(engine.residency.models, engine.voice, options, usual=requests[0].precision.t3)
-    prompts = [replace(decoders.prompt_of(request), max_tokens=STEPS) for request in requests]
-    decoder = decoders.decoder_of(decoder_key(requests[0], prompts[0]))
+def _fill_decoder(engine: ChatterboxEngine, options: ChatterboxConfig, requests: Sequence[Request]) -> Decoder:
+    token_stage = TokenStage(engine.residency.models, engine.voice, options, usual=requests[0].precision.t3)
+    prompts = [replace(token_stage.prompt_of(request), max_tokens=STEPS) for request in requests]
+    decoder = token_stage.decoder_of(decoder_key(requests[0], prompts[0]))
     decoder.fill(prompts)
     return decoder

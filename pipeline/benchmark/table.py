@@ -1,4 +1,4 @@
-"""Figures of a benchmark: on the screen and in `benchmark.json`. Knows nothing of what was measured."""
+"""Figures of a benchmark: printed, and saved to `benchmark.json`. Knows nothing of what was measured."""
 
 import importlib.metadata
 import json
@@ -16,15 +16,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure. What stock or a physical limit has no say in is None."""
+    """One figure. `stock`, `ratio` and `bound_share` are None where they do not apply."""
 
     stage: str
     name: str
     value: float
     unit: str
     stock: float | None  # stock's figure in the same process
-    ratio: float | None  # ours to stock's
-    bound_share: float | None  # of what the memory's bandwidth allows
+    ratio: float | None  # value / stock
+    bound_share: float | None  # share of the speed that memory bandwidth allows
     hardware: str
     torch: str
     date: str
@@ -33,11 +33,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Figures:
-    """A stage's rows as they are measured."""
+    """A stage's figures as they are measured."""
 
     stage: str
     hardware: str
-    settings: dict[str, Any]  # of all rows
+    settings: dict[str, Any]  # of all figures
     figures: list[Figure] = field(default_factory=list)
 
     def add(
@@ -58,22 +58,31 @@ class Figures:
         self.figures.append(figure)
 
 
-def show(rows: Sequence[Figure]) -> str:
-    """A table for people."""
+def to_table(figures: Sequence[Figure]) -> str:
+    """The figures as a table of text."""
     head = ("what", "ours", "stock", "ratio", "of the bound", "unit")
     cells = [head] + [
-        (row.name, _short(row.value), _short(row.stock), _short(row.ratio), _percent(row.bound_share), row.unit)
-        for row in rows
+        (
+            figure.name,
+            _format_number(figure.value),
+            _format_number(figure.stock),
+            _format_number(figure.ratio),
+            _format_percent(figure.bound_share),
+            figure.unit,
+        )
+        for figure in figures
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join([*lines, f"{rows[0].hardware}, torch {rows[0].torch}, {rows[0].date}"] if rows else lines)
+    return "\n".join(
+        [*lines, f"{figures[0].hardware}, torch {figures[0].torch}, {figures[0].date}"] if figures else lines
+    )
 
 
-def save(folder: Path, rows: Sequence[Figure]) -> Path:
-    """Put `rows` in place of those of the same stages in `benchmark.json`; returns its path."""
+def save(folder: Path, figures: Sequence[Figure]) -> Path:
+    """Save to `benchmark.json`, in place of figures of the same stages. Returns the file's path."""
     path = folder / "benchmark.json"
-    stages = {row.stage for row in rows}
+    stages = {figure.stage for figure in figures}
     try:
         kept = [row for row in json.loads(path.read_text()) if row["stage"] not in stages]
     except FileNotFoundError:
@@ -81,14 +90,14 @@ def save(folder: Path, rows: Sequence[Figure]) -> Path:
     except (ValueError, TypeError, KeyError) as error:
         log.warning("%s was no benchmark and is written anew: %s", path, error)
         kept = []
-    text = json.dumps(kept + [asdict(row) for row in rows], indent=1)
+    text = json.dumps(kept + [asdict(figure) for figure in figures], indent=1)
     write_durably(path, lambda temporary: temporary.write_text(text))
     return path
 
 
-def _short(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _percent(share: float | None) -> str:
+def _format_percent(share: float | None) -> str:
     return "" if share is None else f"{share:.0%}"

@@ -1,8 +1,8 @@
-"""What makes speech bad: `judge` gives a verdict on one utterance. Knows no engine, file or retry.
+"""Checks of speech: `judge` gives a verdict on one utterance. Knows no engine, file or retry.
 
-Thresholds are options (`CheckConfig`). They come from what nine public tools use and their users report: the limits of
-28 characters a second and of 1.5 s + 0.75 s a word, -42 dB for silence, -20 dB in the last 10 ms for a cut-off end.
-A check is one line in `CHECKS`; `signal` has those on samples, `tokens` those on speech tokens.
+Thresholds are options (`CheckConfig`). Their defaults come from nine public tools and the reports of their users: at
+most 28 characters a second, at most 1.5 s + 0.75 s a word, -42 dB for silence, -20 dB in the last 10 ms for a cut-off
+end. A check is one line in `CHECKS`; `signal` has the checks of samples, `tokens` those of speech tokens.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from pipeline.data import Speech
 
 __all__ = ["CHECKS", "Measures", "Verdict", "judge", "measure"]
 
-Check = Callable[[Speech, Measures, CheckConfig, int], str]  # what was found, at a rate in Hz; empty: nothing
-# Reason code and check, the most telling first.
+Check = Callable[[Speech, Measures, CheckConfig, int], str]  # (speech, measures, options, rate in Hz) -> finding
+# By reason code. The first check that finds something gives the reason, so the most specific ones come first.
 CHECKS: dict[str, Check] = {
     "silent": signal.find_silent,
     "clipped": signal.find_clipped,
@@ -33,7 +33,7 @@ CHECKS: dict[str, Check] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """A reason code and what was found; both empty when the speech is good."""
+    """A reason code and the finding; both are empty for good speech."""
 
     reason: str = ""
     detail: str = ""
@@ -44,7 +44,7 @@ class Verdict:
 
 
 def judge(speech: Speech, rate: int, options: CheckConfig, unchecked: frozenset[str] = frozenset()) -> Verdict:
-    """The first reason code that holds; `unchecked` are those that this speech cannot be judged by."""
+    """The first reason code that applies. `rate` is in Hz; `unchecked` are reason codes to skip."""
     if speech.error:
         return Verdict("error", speech.error)
     if speech.component:

@@ -1,4 +1,4 @@
-"""A waveform in numbers: length, levels, pauses. Knows no threshold."""
+"""Measures of a waveform: length, levels, pauses. Knows no threshold."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Measures:
-    """A waveform in numbers. Levels are relative to full scale; empty or silent audio has -120 dB."""
+    """Levels are in dBFS; empty or silent audio has -120."""
 
     duration_s: float
     peak_db: float
@@ -18,7 +18,7 @@ class Measures:
 
 
 def measure(samples: np.ndarray, rate: int, text: str, floor_db: float) -> Measures:
-    """Measure `samples` (num_samples,) at `rate` Hz; `floor_db` is against the loudest 10 ms frame."""
+    """Measure `samples` (num_samples,) at `rate` Hz; `floor_db` is relative to the loudest 10 ms frame."""
     duration = len(samples) / rate
     squares = samples.astype(np.float64)
     squares *= squares

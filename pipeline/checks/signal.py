@@ -1,6 +1,6 @@
-"""Checks on samples: silent, clipped, too short or long for the text, pauses, cut-off ends. Knows no speech tokens.
+"""Checks of samples: silent, clipped, too short or long for the text, pauses, cut-off ends. Knows no speech tokens.
 
-Each returns what it found, or an empty string.
+Each check returns its finding, or an empty string. `rate` is in Hz.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from pipeline.checks.measures import Measures, tail_db
 from pipeline.config import CheckConfig
 from pipeline.data import Speech
 
-SHORT_TEXT = 40  # characters; below it a rate says nothing
+SHORT_TEXT = 40  # characters; the rate of a shorter text means nothing
 
 
 def find_silent(speech: Speech, measures: Measures, options: CheckConfig, rate: int) -> str:
@@ -29,7 +29,7 @@ def find_too_short(speech: Speech, measures: Measures, options: CheckConfig, rat
 
 
 def find_too_long(speech: Speech, measures: Measures, options: CheckConfig, rate: int) -> str:
-    limit = longest_s(speech.request.utterance.spoken_text, options)
+    limit = max_duration_s(speech.request.utterance.spoken_text, options)
     return f"{measures.duration_s:.2f} s, at most {limit:.2f} s expected" if measures.duration_s > limit else ""
 
 
@@ -42,7 +42,7 @@ def find_cut_off(speech: Speech, measures: Measures, options: CheckConfig, rate:
     return f"the last 10 ms are at {tail:.0f} dB of the peak" if tail > options.cut_off_db else ""
 
 
-def longest_s(text: str, options: CheckConfig) -> float:
-    """Seconds that `text` may last: a digit counts as a word, and so do six letters of a monster word."""
+def max_duration_s(text: str, options: CheckConfig) -> float:
+    """Seconds that `text` may last. Each digit counts as a word, and so do six letters of a very long word."""
     words = max(len(text.split()), len(text) / 6) + sum(c.isdigit() for c in text)
     return options.too_long_base_s + options.too_long_per_word_s * words

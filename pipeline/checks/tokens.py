@@ -1,6 +1,6 @@
-"""Checks on speech tokens: no end token, loops. Knows no samples.
+"""Checks of speech tokens: no end token, loops. Knows no samples.
 
-Each returns what it found, or an empty string; engines without tokens pass.
+Each check returns its finding, or an empty string. Speech without tokens passes.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from pipeline.checks.measures import Measures
 from pipeline.config import CheckConfig
 from pipeline.data import TOKENS_PER_SECOND, Speech
 
-LONGEST_LOOP = 50  # tokens: 2 s, longer than any phrase a decoder was seen to loop on
+LONGEST_LOOP = 50  # tokens, 2 s: longer than any loop seen so far
 
 
 def find_no_eos(speech: Speech, measures: Measures, options: CheckConfig, rate: int) -> str:
@@ -25,13 +25,13 @@ def find_repeated(speech: Speech, measures: Measures, options: CheckConfig, rate
 
 
 def longest_loop(tokens: np.ndarray | None) -> int:
-    """Length in tokens of the longest stretch that repeats itself at some period, at least twice over."""
+    """Length in tokens of the longest stretch in which a phrase is repeated, at least twice in all."""
     periods = np.arange(1, min(LONGEST_LOOP, 0 if tokens is None else len(tokens) // 2) + 1)
     if not len(periods):
         return 0
-    behind = np.append(tokens, np.full(len(periods), -1))  # which is no token
-    later = sliding_window_view(behind, len(tokens))[1:]  # (periods, num_tokens): the tokens so many places on
-    places = np.arange(len(tokens))
-    differs = np.where(later != tokens, places, -1)
-    runs = (places - np.maximum.accumulate(differs, axis=1)).max(axis=1)  # equal ones in a row, by period
+    padded = np.append(tokens, np.full(len(periods), -1))  # -1 is no token
+    later = sliding_window_view(padded, len(tokens))[1:]  # (periods, num_tokens): the tokens one period later
+    positions = np.arange(len(tokens))
+    differs = np.where(later != tokens, positions, -1)
+    runs = (positions - np.maximum.accumulate(differs, axis=1)).max(axis=1)  # equal tokens in a row, by period
     return int((runs + periods)[runs >= periods].max(initial=0))

@@ -1,4 +1,4 @@
-"""Which device to run on, its streams, and its errors in one line. Knows no model."""
+"""Choosing a device, its CUDA streams, and its errors in one line. Knows no model."""
 
 import os
 from collections.abc import Iterator
@@ -9,13 +9,16 @@ from pathlib import Path
 
 import torch
 
-from pipeline.device.dtypes import switching
+from pipeline.device.dtypes import torch_lock
 from pipeline.device.memory import is_oom
 from pipeline.errors import DeviceLost, OutOfMemory, UserError
 
 
 def find_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device, else the CPU; `UserError` for what is not there. CUDA's with their number."""
+    """The device of that name, CUDA devices with their index; `auto` is the first CUDA device, else the CPU.
+
+    `UserError` if the machine does not have it.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
@@ -27,34 +30,34 @@ def find_device(name: str) -> torch.device:
 
 
 def set_threads() -> None:
-    """As many as this process may use processors; torch knows what it is bound to, and not what a container grants.
+    """Limit torch's threads to the CPUs that this process may use, unless OMP_NUM_THREADS is set.
 
-    OMP_NUM_THREADS, where it is set, has the last word.
+    torch itself respects CPU affinity, but not a container's CPU quota.
     """
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(min(torch.get_num_threads(), granted_processors()))
+        torch.set_num_threads(min(torch.get_num_threads(), count_cpus()))
 
 
-def granted_processors(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """By the control group's quota, rounded up; all where there is none."""
+def count_cpus(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """CPUs that the cgroup's quota allows, rounded up; all CPUs if there is no quota."""
     try:
         quota, period = path.read_text().split()
         return max(-(-int(quota) // int(period)), 1)
-    except (OSError, ValueError):  # no such group, or "max"
+    except (OSError, ValueError):  # no such cgroup, or the quota is "max"
         return os.cpu_count() or 1
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy a CPU tensor to `device` without waiting for the work that a CUDA stream already has."""
+    """Copy a CPU tensor to `device` without waiting for work that is queued on a CUDA stream."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def is_lost(device: torch.device) -> bool:
-    """Whether a kernel has failed. After that a process gets only the same error from its GPU."""
+    """Whether a kernel has failed. From then on, every CUDA call of this process fails with the same error."""
     if device.type != "cuda":
         return False
     try:
-        with switching:  # waiting for the whole device would spoil a graph that is being captured
+        with torch_lock:  # synchronizing the device would invalidate a graph capture
             torch.cuda.synchronize(device)
     except RuntimeError:
         return True
@@ -63,7 +66,11 @@ def is_lost(device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class SideStreams:
-    """One of each for the process: torch hands out 32 in turn, and no other work may enter a capture."""
+    """The process's stream for graph captures and its stream for waveforms.
+
+    They are kept because torch reuses a pool of 32 streams in turn: a new stream could be the capturing one, which
+    must get no other work.
+    """
 
     capture: torch.cuda.Stream
     waveforms: torch.cuda.Stream
@@ -71,12 +78,13 @@ class SideStreams:
 
 @cache
 def side_streams(device: torch.device) -> SideStreams:
+    """The streams of `device`, made at the first call."""
     return SideStreams(torch.cuda.Stream(device), torch.cuda.Stream(device))
 
 
 @contextmanager
 def device_errors(device: torch.device) -> Iterator[None]:
-    """Turn a device error into one line that ends the job: `DeviceLost` where a new process could go on."""
+    """Turn a failed kernel into `DeviceLost` (a new process could go on), a lack of memory into `OutOfMemory`."""
     try:
         yield
     except Exception as error:

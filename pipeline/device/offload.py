@@ -1,4 +1,4 @@
-"""Offload: weights that take turns on a device. They must not change; knows no model."""
+"""Offload: weights that leave a device for host memory and come back. They must not change. Knows no model."""
 
 import copy
 from collections.abc import Iterator
@@ -13,34 +13,38 @@ CPU = torch.device("cpu")
 
 
 class Offloaded(Generic[T]):
-    """A dataclass of weights: on its device, or in host memory while others need the room.
+    """A dataclass of weights, on its device or offloaded to host memory.
 
-    The first offload keeps a copy in host memory, so that later ones move nothing off the device.
+    The first offload copies the weights to host memory and keeps the copy. Later ones copy nothing.
     """
 
     def __init__(self, weights: T, device: torch.device) -> None:
         self._device = device
-        self._here: T | None = weights
-        self._kept: T | None = None
+        self._on_device: T | None = weights
+        self._on_host: T | None = None
 
     def get(self) -> T:
-        """On the device, fetched there if need be, on the current stream."""
-        if self._here is None:
-            self._here = copy_to(self._kept, self._device)
-        return self._here
+        """The weights on the device. If they are offloaded, they are copied there on the current stream."""
+        if self._on_device is None:
+            self._on_device = copy_to(self._on_host, self._device)
+        return self._on_device
 
     def look(self) -> T:
-        """Wherever they are."""
-        return self._kept if self._here is None else self._here
+        """The weights wherever they are."""
+        return self._on_host if self._on_device is None else self._on_device
 
     def offload(self) -> None:
-        if self._kept is None:
-            self._kept = copy_to(self._here, CPU)
-        self._here = None
+        """Free the weights' memory on the device."""
+        if self._on_host is None:
+            self._on_host = copy_to(self._on_device, CPU)
+        self._on_device = None
 
 
 def copy_to(tree: Any, device: torch.device) -> Any:
-    """A copy of dataclasses, tuples, modules and tensors on another device; what else they hold is shared."""
+    """Copy dataclasses, tuples, modules and tensors to another device, from CUDA always to pinned host memory.
+
+    Other values are shared.
+    """
     if isinstance(tree, Tensor):
         return tree.cpu().pin_memory() if tree.is_cuda else tree.to(device, non_blocking=True)
     if isinstance(tree, nn.Module):
@@ -51,7 +55,7 @@ def copy_to(tree: Any, device: torch.device) -> Any:
 
 
 def tensors_of(tree: Any) -> Iterator[Tensor]:
-    """All that are in dataclasses, tuples and modules."""
+    """All tensors in dataclasses, tuples and modules."""
     if isinstance(tree, Tensor):
         yield tree
     elif isinstance(tree, nn.Module):
@@ -66,4 +70,5 @@ def tensors_of(tree: Any) -> Iterator[Tensor]:
 
 
 def num_bytes(tree: Any) -> int:
+    """Bytes of all tensors in `tree`."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(tree))

@@ -1,4 +1,4 @@
-"""Rows of different lengths that are computed together: padded to few shapes, and how much of it was padding.
+"""Batches of rows of different lengths: padded to a small set of shapes, and how much of that was padding.
 
 Knows no model.
 """
@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 
 
 def padded_batches(lengths: Sequence[int], limit: int, least_step: int | None) -> Iterator[tuple[list[int], int, int]]:
-    """Indices of `lengths`, the longest first, and the shape to pad them to: how many rows, and how long.
+    """Yield batches, the longest rows first: indices into `lengths`, and the padded shape as rows and length.
 
-    A batch with its padding is no larger than `limit`, unless it is one row. With a `least_step` there are few shapes:
-    a CUDA library prepares anew for each shape of each convolution.
+    A padded batch has at most `limit` elements, unless it has one row. `least_step` limits the number of shapes: CUDA
+    libraries prepare each convolution anew for each shape. None: shapes are not rounded.
     """
     rows = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     while rows:
@@ -25,13 +25,13 @@ def padded_batches(lengths: Sequence[int], limit: int, least_step: int | None) -
 
 
 def round_up(number: int, least_step: int) -> int:
-    """To one of at most four numbers an octave, which are multiples of `least_step` or more."""
+    """Round up to a multiple of `least_step` or of a larger power of two: at most four values an octave."""
     step = max(2 ** (number.bit_length() - 3), least_step) if number >= 8 else least_step
     return -(-number // step) * step
 
 
 class PaddingMeter:
-    """Counts what is computed and how much of it was padding, by stage. Any thread may call it."""
+    """Counts computed elements and how many of them were padding, by stage. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -39,13 +39,13 @@ class PaddingMeter:
         self._computed: Counter[str] = Counter()
 
     def add(self, stage: str, used: int, computed: int) -> None:
-        """`used` of `computed` rows, frames or slots were not padding."""
+        """Count `computed` rows, frames or slots. `used` of them were not padding."""
         with self._lock:
             self._used[stage] += used
             self._computed[stage] += computed
 
     def read(self) -> dict[str, float]:
-        """The share that was padding since the last call, by stage."""
+        """The share of padding since the last call, by stage."""
         with self._lock:
             shares = {stage: 1 - self._used[stage] / computed for stage, computed in self._computed.items() if computed}
             self._used.clear()

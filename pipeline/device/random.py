@@ -1,7 +1,7 @@
 """Random numbers by counter: a hash of an utterance's seed, a stream and an index. Knows nothing of what they are for.
 
-A row's numbers depend on nothing but its own seed, and the first n are the same however many are drawn. A stream is a
-number of 32 bits that says what is drawn.
+A row's numbers depend only on its own seed, and the first n are the same however many are drawn. A stream is a 32-bit
+number, one for each purpose of drawing.
 """
 
 import math
@@ -14,14 +14,14 @@ from pipeline.device.hash import random_bits
 
 
 def uniform(seeds: Tensor, stream: int, count: int) -> Tensor:
-    """In [0, 1), as multiples of 2^-24. seeds (B,) int64, from 0 on; (B, count) float32"""
+    """Uniform in [0, 1), multiples of 2^-24. seeds (B,) int64, 0 or more; returns (B, count) float32"""
     return (_bits(seeds, stream, count) >> 8).float() * 2.0**-24
 
 
 def normal(seeds: Tensor, stream: int, count: int) -> Tensor:
-    """Of mean 0 and variance 1, never beyond 6.8. seeds (B,) int64, from 0 on; (B, count) float32
+    """Standard normal, between -6.8 and 6.8. seeds (B,) int64, 0 or more; returns (B, count) float32
 
-    On CUDA in one pass over memory, and equal to what other devices draw but for the rounding of log, cos and sin.
+    On CUDA it takes one pass over memory. Devices differ only by the rounding of log, cos and sin.
     """
     if compiles(seeds.device):
         from pipeline.device.random_kernels import normal as draw  # imports Triton
@@ -31,20 +31,21 @@ def normal(seeds: Tensor, stream: int, count: int) -> Tensor:
 
 
 def plain_normal(seeds: Tensor, stream: int, count: int) -> Tensor:
-    """Two at a time, as Box and Muller do: a point's distance from the origin and its direction are independent."""
-    far, where = _bits(seeds, stream, count + count % 2).float().view(len(seeds), -1, 2).unbind(2)  # (B, pairs) each
-    radius = (-2 * torch.log((far + 0.5) * 2.0**-32)).sqrt()
-    angle = where * (2 * math.pi * 2.0**-32)
+    """`normal` in plain PyTorch, in pairs by the Box-Muller transform: radius and angle of a random point."""
+    pairs = _bits(seeds, stream, count + count % 2).float().view(len(seeds), -1, 2)
+    for_radius, for_angle = pairs.unbind(2)  # (B, pairs) each
+    radius = (-2 * torch.log((for_radius + 0.5) * 2.0**-32)).sqrt()
+    angle = for_angle * (2 * math.pi * 2.0**-32)
     return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=2).flatten(1)[:, :count]
 
 
 def exponential(bits: Tensor) -> Tensor:
-    """Of rate 1, from 32 random bits. Near 0, where draws are decided, all of them count."""
+    """Exponential of rate 1, from 32 random bits. All bits count near 0, where the least of many draws lies."""
     uniform = (bits.float() + 0.5) * 2.0**-32
-    return -torch.log1p(-uniform.clamp(max=1 - 2.0**-24))  # never infinite: a share over it would be 0
+    return -torch.log1p(-uniform.clamp(max=1 - 2.0**-24))  # finite: a probability divided by it must not be 0
 
 
 def _bits(seeds: Tensor, stream: int, count: int) -> Tensor:
-    """32 bits of int64 each. (B, count)"""
+    """32 random bits each, as int64. (B, count)"""
     stream_number = torch.full_like(seeds, stream)[:, None]
     return random_bits(seeds[:, None], stream_number, torch.arange(count, device=seeds.device))

@@ -1,4 +1,4 @@
-"""`random.normal` as a Triton kernel, for CUDA: plain PyTorch would pass over memory some fifty times, in int64."""
+"""`random.normal` as a Triton kernel for CUDA. Plain PyTorch passes over memory some fifty times, in int64."""
 
 import math
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.device.hash import FACTORS, OTHER
 
-PAIRS = 512  # that a program draws
+PAIRS = 512  # drawn by each program
 
 
 @triton.jit
@@ -38,7 +38,7 @@ def _normal(
 
 
 def normal(seeds: Tensor, stream: int, count: int) -> Tensor:
-    """Of mean 0 and variance 1. seeds (B,) int64, from 0 on; (B, count) float32"""
+    """Standard normal. seeds (B,) int64, 0 or more; returns (B, count) float32"""
     out = torch.empty(len(seeds), count, device=seeds.device)
     _normal[(len(seeds), triton.cdiv(count, 2 * PAIRS))](
         seeds, out, count, STREAM=stream, OTHER=OTHER, FACTOR_1=FACTORS[0],

@@ -18,6 +18,8 @@ Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes
 
 
 class EspeakEngine:
+    """The engine protocol over espeak-ng, one utterance at a time."""
+
     device = "cpu"
     precision = FP32
     can_retry = False  # the same text always gives the same samples
@@ -40,7 +42,7 @@ class EspeakEngine:
         )
 
     def prepare(self) -> None:
-        self._speak("")
+        self._render("")
 
     def use(self, precision: Precision) -> None:
         pass
@@ -52,7 +54,7 @@ class EspeakEngine:
         for request in requests:
             if stopping():
                 return
-            yield Speech(request, self._speak(request.utterance.spoken_text))
+            yield Speech(request, self._render(request.utterance.spoken_text))
 
     def in_use(self) -> dict[str, str]:
         return dict(device="cpu", library=f"espeak-ng {self.identity.revision}", voice=self._options.voice)
@@ -64,11 +66,11 @@ class EspeakEngine:
         return {}
 
     def _version(self) -> str:
-        with fresh_library(self._library) as library:
+        with load_fresh(self._library) as library:
             library.espeak_Info.restype = ctypes.c_char_p
             return library.espeak_Info(None).decode()
 
-    def _speak(self, text: str) -> np.ndarray:
+    def _render(self, text: str) -> np.ndarray:
         """Samples of `text`. (num_samples,) float32"""
         import soxr
 
@@ -80,7 +82,7 @@ class EspeakEngine:
             return 0  # go on
 
         callback = Callback(collect)
-        with fresh_library(self._library) as library:
+        with load_fresh(self._library) as library:
             rate = library.espeak_Initialize(SYNCHRONOUS, 0, self._data, DONT_EXIT)
             if rate <= 0:
                 raise UserError(f"engine=espeak: espeak-ng does not start with its data in {self._data.decode()}")
@@ -97,11 +99,11 @@ class EspeakEngine:
 
 
 @contextlib.contextmanager
-def fresh_library(path: str) -> Iterator[ctypes.CDLL]:
-    """espeak-ng as just loaded, gone afterwards.
+def load_fresh(path: str) -> Iterator[ctypes.CDLL]:
+    """Load espeak-ng for one block and unload it afterwards. Takes 2 ms.
 
-    Its generator keeps hidden state that even espeak_Terminate does not reset: without this a text would sound
-    different after other texts. Costs 2 ms.
+    Its generator has hidden state that even espeak_Terminate does not reset. Without unloading, a text would sound
+    different after other texts.
     """
     library = ctypes.CDLL(path)
     try:

@@ -1,4 +1,4 @@
-"""Which engines there are, and how each is built from the configuration. Building loads nothing heavy."""
+"""The engines, and how each is built from the configuration. Building one imports no torch and loads no weights."""
 
 import logging
 import os
@@ -26,8 +26,8 @@ def _espeak(config: ModelConfig) -> Engine:
     from pipeline.engine.espeak import EspeakEngine
 
     if config.voice.path:
-        read_clip(Path(os.path.expanduser(config.voice.path)))  # a draft tells early what the real run would refuse
-        log.info("engine=espeak speaks with its own voice; %s is not used", config.voice.path)
+        read_clip(Path(os.path.expanduser(config.voice.path)))  # a bad recording should fail in the draft already
+        log.info("engine=espeak uses its own voice; %s is not used", config.voice.path)
     return EspeakEngine(config.engine)
 
 
@@ -35,12 +35,12 @@ ENGINES: dict[str, Callable[[ModelConfig], Engine]] = {"chatterbox": _chatterbox
 
 
 def build_engine(config: ModelConfig) -> Engine:
-    """`UserError` for what is missing or wrong."""
+    """The engine that the configuration names. `UserError` if something is missing or wrong."""
     return ENGINES[config.engine.name](config)
 
 
 def build_voice_engine(config: VoicesConfig) -> "ChatterboxEngine":
-    """An engine that computes conditionals as a job's would; `UserError` for what is missing or wrong."""
+    """An engine that computes the same conditionals as a run's. `UserError` if something is missing or wrong."""
     from pipeline.engine.chatterbox.engine import ChatterboxEngine
 
     weights = ChatterboxConfig(**vars(config.engine))

@@ -1,1 +1,1 @@
-"""What a run says of itself: progress on the screen, figures in W&B, a record in `runs/`. Never fails a run."""
+"""Reports of a run: progress on the screen, figures in W&B, a record in `runs/`. Its errors never end a run."""

@@ -1,6 +1,6 @@
-"""Counts what happens and shows it: a bar on a terminal, log lines elsewhere, figures per window to a tracker.
+"""Counts utterances and reports progress: a bar on a terminal, log lines elsewhere, figures per window to a tracker.
 
-Knows rows of the manifest and nothing of how speech is made.
+Knows rows of the manifest, and nothing of how speech is made.
 """
 
 import logging
@@ -15,12 +15,12 @@ from pipeline.telemetry.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
-LOG_EVERY_S = 30.0  # between progress lines where there is no terminal
+LOG_EVERY_S = 30.0  # between progress lines, without a terminal
 
 
 @dataclass
 class Window:
-    """What happened since the window began."""
+    """Counters of one window, or of the whole run."""
 
     started: float = field(default_factory=time.monotonic)
     utterances: int = 0
@@ -52,7 +52,7 @@ class Window:
 
 
 class Telemetry:
-    """`total` utterances are about to be rendered."""
+    """Progress of a run that renders `total` utterances."""
 
     def __init__(self, total: int, tracker: Tracker) -> None:
         from tqdm import tqdm
@@ -73,7 +73,7 @@ class Telemetry:
         self._all.bad_attempts[reason] += 1
 
     def count(self, row: dict[str, Any]) -> None:
-        """A row that has become durable."""
+        """Count a durable row; a failed one is logged."""
         self._window.add(row)
         self._all.add(row)
         self._tracker.utterance(row)
@@ -83,10 +83,12 @@ class Telemetry:
             log.warning("%s failed after %d attempt(s): %s", row["id"], len(row["attempts"]), row["error"])
         if self._bar.disable and time.monotonic() - self._logged > LOG_EVERY_S:
             self._logged = time.monotonic()
-            log.info("%d of %d utterances, %s, %s left", self._all.utterances, self._total, self._state(), self._left())
+            log.info(
+                "%d of %d utterances, %s, %s left", self._all.utterances, self._total, self._state(), self._time_left()
+            )
 
     def end_window(self, gpu_memory_gib: float, padding: Mapping[str, float]) -> None:
-        """`padding`: what share of a stage's work was padding, by stage."""
+        """Log the window's figures. `padding`: the share of padding in a stage's work, by stage."""
         figures = self._window.figures() | {"gpu_memory_gib": round(gpu_memory_gib, 3)}
         figures |= {f"padding/{stage}": round(share, 4) for stage, share in padding.items()}
         self._windows.append(figures)
@@ -94,7 +96,7 @@ class Telemetry:
         log.info("window done: %s", ", ".join(f"{name} {value:g}" for name, value in figures.items()))
 
     def finish(self) -> dict[str, Any]:
-        """Close the bar and the tracker; returns the whole run's figures, and each window's."""
+        """Close the bar and the tracker. Returns the figures of the run and of each window."""
         self._bar.close()
         figures = self._all.figures()
         self._tracker.finish(figures)
@@ -105,7 +107,7 @@ class Telemetry:
         speed = self._all.audio_s / wall
         return f"{self._all.audio_s / 3600:.2f} h of audio, {speed:.0f}x real time, {self._all.failed} failed"
 
-    def _left(self) -> str:
+    def _time_left(self) -> str:
         wall, share = time.monotonic() - self._all.started, self._all.utterances / self._total
         minutes = wall * (1 - share) / share / 60
         return f"{minutes:.0f} min" if minutes >= 1 else f"{minutes * 60:.0f} s"

@@ -1,4 +1,4 @@
-"""The run record: one JSON file a process, with all that is needed to tell how its speech was made."""
+"""The run record: one JSON file for each process, with options, versions and hardware."""
 
 import importlib.metadata
 import json
@@ -22,14 +22,14 @@ PACKAGES = ("chatterbox-batch", "chatterbox-tts", "torch", "transformers", "nump
 
 @dataclass
 class RunRecord:
-    """Written when the process starts to render and again when it ends."""
+    """The record of one process; written at its start and again at its end."""
 
     folder: Path
     config: GenerateConfig
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def write(self, state: str, **facts: Any) -> None:
-        """`state` is running, ended, stopped or failed; `facts` are anything JSON can hold."""
+        """Write `runs/<start>-<shard>.json`. `state`: running, ended, stopped or failed; `facts`: any JSON values."""
         path = self.folder / "runs" / f"{self.started:%Y%m%dT%H%M%S.%fZ}-{self.config.shard}.json"
         record = dict(
             state=state,
@@ -44,12 +44,12 @@ class RunRecord:
         text = json.dumps(record, indent=1)
         try:
             write_durably(path, lambda temporary: temporary.write_text(text))
-        except OSError as error:  # the disk is full: the journal is what matters, and says so itself
+        except OSError as error:  # as on a full disk: the journal matters more, and raises its own error
             log.warning("no run record: %s", error)
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of the packages that shape the speech or the files."""
+    """Installed versions of the packages that affect the speech or the files."""
     found = {}
     for name in PACKAGES:
         try:

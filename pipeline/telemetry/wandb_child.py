@@ -1,7 +1,7 @@
-"""W&B's own process: the only place that imports wandb. Started and, if need be, killed by `tracker.Wandb`.
+"""W&B's own process: the only module that imports wandb. `tracker.Wandb` starts it, and kills it if need be.
 
-On stdin a line of JSON for the start, for each window or table, and for the end; on stdout nothing but trouble, in
-plain words. Whatever wandb waits for, prints, or leaves behind in threads, exit hooks and its own child stays in here.
+It reads lines of JSON from stdin: one for the start, one for each window or table, one for the end. It writes only
+errors to stdout, as plain text. wandb's waits, output, threads, exit hooks and its own child cannot reach the job.
 """
 
 import json
@@ -20,20 +20,20 @@ from typing import Any, BinaryIO
 
 from pipeline.durable import write_durably
 
-# The job waits `tracker.FINISH_S` at its end. Unless the machine is overloaded that is enough for a server that has
-# been silent from the start, in a job of no time at all, and for one that falls silent in the middle.
-START_S = 5  # how long it may take to answer before the run goes on offline
-TABLE_S = 3  # how long it may take to say who we are and whether there is such a table: wandb asks, and waits
-SEND_S = 5  # how long it may take to get the rest; then wandb completes its file, for `wandb sync`
+# Limits for a server that does not answer. The job waits `tracker.FINISH_S` at its end: on a machine that is not
+# overloaded, that is enough for START_S and SEND_S, and for TABLE_S and SEND_S.
+START_S = 5  # for the answer at the start; after it the run goes on offline
+TABLE_S = 3  # for a table: wandb queries the server first, and waits
+SEND_S = 5  # for the rest at the end; after it wandb completes its file, for `wandb sync`
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers send it to all of a job's processes; the job decides
-    lines, answer = own_pipes()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers send it to all processes of a job; the job ends this one
+    lines, error_pipe = take_pipes()
     start = json.loads(next(lines))
     run = None
     try:
-        run = start_run(start, answer)
+        run = start_run(start, error_pipe)
         for line in lines:
             message = json.loads(line)
             if "figures" in message:
@@ -42,25 +42,25 @@ def main() -> None:
                 log_table(run, **message["table"])
             else:
                 return finish(run, **message)
-    except (Exception, SystemExit) as error:  # wandb.teardown() exits when wandb's own child has failed
-        tell(answer, error, start["folder"] if run else None)
+    except (Exception, SystemExit) as error:  # wandb.teardown() calls exit if wandb's own child has failed
+        report(error_pipe, error, start["folder"] if run else None)
         tear_down()
-    os._exit(1)  # past exit hooks and stuck threads; without trouble, too, if the lines ended because the job died
+    os._exit(1)  # skips exit hooks and stuck threads; reached without an error if the job died
 
 
-def own_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Stdin and stdout, out of reach of wandb and its child, whose own stdin and stdout become nothing."""
+def take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Copies of stdin and stdout. The originals become /dev/null, so that wandb and its child cannot use them."""
     pipes = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.dup2(nothing, 1)
+    devnull = os.open(os.devnull, os.O_RDWR)
+    os.dup2(devnull, 0)
+    os.dup2(devnull, 1)
     return pipes
 
 
-def start_run(start: dict[str, Any], answer: BinaryIO) -> Any:
-    """The W&B run; offline if it was to be online and cannot be."""
-    sys.argv = start["argv"]  # W&B shows a run's command
-    tempfile.tempdir = str(Path(start["folder"], "wandb").resolve())  # a killed process leaves its copies of WAVs
+def start_run(start: dict[str, Any], error_pipe: BinaryIO) -> Any:
+    """Start the W&B run; offline if online was asked for and fails."""
+    sys.argv = start["argv"]  # W&B shows it as the run's command
+    tempfile.tempdir = str(Path(start["folder"], "wandb").resolve())  # wandb copies WAVs; a killed process leaves them
     try:
         return init(start)
     except Exception as error:
@@ -68,7 +68,7 @@ def start_run(start: dict[str, Any], answer: BinaryIO) -> Any:
             raise
         tear_down()  # the failed start still holds the run's id
         run = init(start | {"mode": "offline"})
-        tell(answer, error, start["folder"])
+        report(error_pipe, error, start["folder"])
         return run
 
 
@@ -95,13 +95,13 @@ def init(start: dict[str, Any]) -> Any:
             finish_timeout=SEND_S,
             finish_timeout_raises=True,
             program=start["argv"][0],
-            x_stats_pid=os.getppid(),  # what W&B shows of CPU and memory is the job's
+            x_stats_pid=os.getppid(),  # W&B shows the CPU and memory of the job
         ),
     )
 
 
 def fixed_id(path: Path) -> str:
-    """The run's W&B id: drawn once, kept in the run's folder."""
+    """The run's W&B id: drawn once, then kept in the file `path`."""
     if not path.exists():
         write_durably(path, lambda temporary: temporary.write_text(secrets.token_hex(8)))
     return path.read_text()
@@ -115,7 +115,7 @@ def finish(run: Any, summary: dict[str, Any], sample: list[tuple[str, str, str]]
         rows = [(name, text, wandb.Audio(wav)) for name, text, wav in sample]
         log_table(run, "samples", ("id", "text", "audio"), rows)
     run.finish()
-    wandb.teardown()  # finish may return before the last figures are in the file
+    wandb.teardown()  # run.finish() may return before the last figures are in the file
 
 
 def log_table(run: Any, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -129,24 +129,24 @@ def log_table(run: Any, name: str, columns: Sequence[str], rows: Sequence[Sequen
 
 
 def tear_down() -> None:
-    """After trouble: complete the run's file and end wandb's own child, come what may."""
+    """After an error: complete the run's file and end wandb's own child; errors are ignored."""
     with suppress(Exception, SystemExit):
         import wandb
 
         wandb.teardown()
 
 
-def tell(answer: BinaryIO, error: BaseException, folder: str | None) -> None:
+def report(error_pipe: BinaryIO, error: BaseException, folder: str | None) -> None:
     with suppress(OSError):  # the job has died
-        answer.write((one_line(error) + (kept(folder) if folder else "")).encode())
+        error_pipe.write((one_line(error) + (sync_hint(folder) if folder else "")).encode())
 
 
 def one_line(error: BaseException) -> str:
     return shorten(str(error), 200).rstrip(" .:") or type(error).__name__
 
 
-def kept(folder: Path | str) -> str:
-    """What to do, after a trouble that leaves something in the run's folder."""
+def sync_hint(folder: Path | str) -> str:
+    """How to send figures that wandb has written to the run's folder but not sent."""
     return f"; send what is on disk: wandb sync --include-online {quote(str(folder))}/wandb/*run-*"
 
 

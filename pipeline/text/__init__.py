@@ -1,7 +1,8 @@
-"""Books: from a file's bytes to the utterances that are spoken. Knows nothing of voices, engines or runs.
+"""From a file to utterances. Knows nothing of voices, engines or runs.
 
-`reader` finds chapters and paragraphs, `normalise` turns characters into spoken text, `segment` cuts paragraphs
-into utterances. Every piece keeps its offsets into `Book.text`, so that what is spoken can be held against the book.
+`formats/` decodes a file into text, `structure/` finds headings and contents, `reader` makes a `Book` of them.
+`segment/` cuts the book's paragraphs into utterances; `spoken/` turns an utterance's text into what the model is given.
+Paragraphs, utterances and unspoken spans keep their offsets into `Book.text`, so that each can be found in the book.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pipeline.data import Unspoken
 
 
 class ParagraphKind(Enum):
-    """What a paragraph is; decides the pause after it."""
+    """What a paragraph is; the pause after it depends on this."""
 
     HEADING = "heading"
     PROSE = "prose"
@@ -29,7 +30,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Chapter:
-    """Number 0 is what stands before the first heading; the others count from 1 in the order of the book."""
+    """Number 0 is the text before the first heading; the others are numbered from 1 in reading order."""
 
     number: int
     title: str

@@ -1,7 +1,7 @@
-"""From a text file to a `Book`: its chapters, and what is left out. Knows nothing of sentences or speech.
+"""From a text file to a `Book`: its chapters and its unspoken spans. Knows nothing of sentences or speech.
 
 Every character that is not white space is in exactly one heading or prose paragraph, or in exactly one unspoken span
-outside them. Besides, illustration marks inside a paragraph are listed as unspoken, and so is every scene break.
+outside them. Scene breaks, and illustration marks inside a paragraph, are listed as unspoken too.
 """
 
 import re
@@ -20,50 +20,51 @@ from pipeline.text.structure.blocks import TextBlock, find_blocks
 from pipeline.text.structure.contents import entry_key, find_contents
 from pipeline.text.structure.headings import Heading
 
-NAME_BYTES = 80  # leaves room for the rest of a WAV's name in any alphabet
+NAME_BYTES = 80  # leaves room for the rest of a WAV's file name, in any alphabet
 
 GUTENBERG_START = re.compile(r"\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG[^*]{0,300}\*\*\*", re.IGNORECASE)
 GUTENBERG_END = re.compile(r"\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG", re.IGNORECASE)
 
 
 def read_book(path: str | Path) -> Book:
+    """Read a plain text file; `UserError` if it cannot be read or has nothing to speak."""
     path = Path(path)
     text = read_text(path)
-    notices, start, end = _gutenberg(text)
+    notices, start, end = _split_off_notices(text)
     blocks = _classify(find_blocks(text, start, end))
-    chapters = tuple(_chapters(blocks))
+    chapters = tuple(_build_chapters(blocks))
     if not chapters:
         raise UserError(f"{path}: nothing in it can be spoken; give a text file with words in it")
-    unspoken = sorted([*notices, *_unspoken(text, blocks)], key=lambda span: span.start)
-    return Book(_name(path.stem), text, chapters, tuple(unspoken))
+    unspoken = sorted([*notices, *_find_unspoken(text, blocks)], key=lambda span: span.start)
+    return Book(_safe_name(path.stem), text, chapters, tuple(unspoken))
 
 
-def _name(stem: str) -> str:
+def _safe_name(stem: str) -> str:
     name = re.sub(r"[^\w.]+", "-", unicodedata.normalize("NFC", stem))
     return name.strip("-.").encode()[:NAME_BYTES].decode(errors="ignore").strip("-.") or "book"
 
 
-def _gutenberg(text: str) -> tuple[list[Unspoken], int, int]:
-    """Project Gutenberg's notices before and after the book, and where the book starts and ends."""
+def _split_off_notices(text: str) -> tuple[list[Unspoken], int, int]:
+    """Project Gutenberg's notices before and after the book, and the book's start and end."""
     start, end = 0, len(text)
     notices = []
     if match := GUTENBERG_START.search(text):
         start = match.end()
-        notices.append(_tight(text, 0, start, "Project Gutenberg notice"))
+        notices.append(_strip_span(text, 0, start, "Project Gutenberg notice"))
     if match := GUTENBERG_END.search(text, start):
         end = match.start()
-        notices.append(_tight(text, end, len(text), "Project Gutenberg notice"))
+        notices.append(_strip_span(text, end, len(text), "Project Gutenberg notice"))
     return notices, start, end
 
 
-def _tight(text: str, start: int, end: int, reason: str) -> Unspoken:
+def _strip_span(text: str, start: int, end: int, reason: str) -> Unspoken:
     stripped = text[start:end].strip()
     start = text.index(stripped, start)
     return Unspoken(start, start + len(stripped), reason)
 
 
 def _classify(blocks: Iterable[TextBlock]) -> list[TextBlock]:
-    """The blocks, with the table of contents taken out of speech and what it names made headings."""
+    """Mark the table of contents as unspoken, and lines that repeat one of its entries as headings."""
     blocks = list(blocks)
     contents = find_contents([block for block in blocks if not block.reason])
     listed = {block.start for block in contents}
@@ -81,54 +82,54 @@ def _classify(blocks: Iterable[TextBlock]) -> list[TextBlock]:
 
 @dataclass
 class Draft:
-    """A chapter that grows."""
+    """A chapter while blocks are added to it."""
 
     paragraphs: list[Paragraph] = field(default_factory=list)
     titles: list[str] = field(default_factory=list)
     levels: set[str] = field(default_factory=set)
     has_prose: bool = False
 
-    def takes(self, heading: Heading) -> bool:
-        """A part's heading and the chapter's that follows it head one chapter; two chapters' headings do not."""
+    def accepts(self, heading: Heading) -> bool:
+        """Whether `heading` joins this chapter: "Part I" and "Chapter 1" share one, two chapter headings do not."""
         return bool(self.titles) and not self.has_prose and heading.level not in self.levels
 
 
-def _chapters(blocks: Iterable[TextBlock]) -> Iterator[Chapter]:
+def _build_chapters(blocks: Iterable[TextBlock]) -> Iterator[Chapter]:
     drafts = [Draft()]
     for reason, group in groupby(blocks, key=lambda block: block.reason):
-        run = list(group)
+        members = list(group)
         if reason == "scene break":
-            drafts[-1].paragraphs.append(Paragraph(run[0].start, run[-1].end, ParagraphKind.SCENE_BREAK))
-        for block in run if reason is None else ():
-            _add(drafts, block)
+            drafts[-1].paragraphs.append(Paragraph(members[0].start, members[-1].end, ParagraphKind.SCENE_BREAK))
+        for block in members if reason is None else ():
+            _add_block(drafts, block)
     if drafts[0].has_prose:
         yield Chapter(0, "", tuple(drafts[0].paragraphs))
     for number, draft in enumerate(drafts[1:], 1):
-        yield Chapter(number, _title(draft.titles), tuple(draft.paragraphs))
+        yield Chapter(number, _join_titles(draft.titles), tuple(draft.paragraphs))
 
 
-def _add(drafts: list[Draft], block: TextBlock) -> None:
+def _add_block(drafts: list[Draft], block: TextBlock) -> None:
     if block.heading is None:
         drafts[-1].paragraphs.append(Paragraph(block.start, block.end, ParagraphKind.PROSE))
         drafts[-1].has_prose = True
         return
-    if not drafts[-1].takes(block.heading):
+    if not drafts[-1].accepts(block.heading):
         drafts.append(Draft())
     drafts[-1].paragraphs.append(Paragraph(block.start, block.end, ParagraphKind.HEADING))
     drafts[-1].titles.append(block.text.strip("#*_ "))
     drafts[-1].levels.add(block.heading.level)
 
 
-def _title(titles: Iterable[str]) -> str:
+def _join_titles(titles: Iterable[str]) -> str:
     return " ".join(title if title[-1] in ".:!?—" else f"{title}." for title in titles).removesuffix(".")
 
 
-def _unspoken(text: str, blocks: Iterable[TextBlock]) -> Iterator[Unspoken]:
+def _find_unspoken(text: str, blocks: Iterable[TextBlock]) -> Iterator[Unspoken]:
     for reason, group in groupby(blocks, key=lambda block: block.reason):
-        run = list(group)
+        members = list(group)
         if reason is not None:
-            yield Unspoken(run[0].start, run[-1].end, reason)
+            yield Unspoken(members[0].start, members[-1].end, reason)
             continue
-        for block in run:
+        for block in members:
             for mark in ILLUSTRATION.finditer(text, block.start, block.end):
                 yield Unspoken(mark.start(), mark.end(), "illustration")

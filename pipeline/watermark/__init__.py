@@ -1,6 +1,6 @@
-"""Perth's implicit watermark: put on and found again. Knows nothing of engines, checks or files.
+"""Perth's implicit watermark: to mark speech, and to score marks. Knows nothing of engines, checks or files.
 
-`perth` is stock's own, one utterance at a time on the CPU; `perth_batched` computes the same in batches on CUDA.
+`perth` is stock's own, one utterance at a time on the CPU. `perth_batched` computes the same in batches on CUDA.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from pipeline.config import WatermarkConfig
 
 
 class Watermarker(Protocol):
-    batch_s: float  # seconds of audio that are best marked at once; 0: one utterance at a time
+    batch_s: float  # seconds of audio that are best marked together; 0: one utterance at a time
 
     def apply(self, samples: Sequence[np.ndarray], rate: int) -> list[np.ndarray]:
-        """Each (num_samples,) float32 of any length, marked, in the same shape."""
+        """Marked copies of the samples, (num_samples,) float32 each, of any length; rate in Hz."""
 
     def score(self, samples: Sequence[np.ndarray], rate: int) -> list[float | None]:
-        """The detector's confidence in each, 0 to 1; None where there is no watermark to find."""
+        """The detector's confidence in a mark in each, 0 to 1. None: marks are disabled."""
 
 
 class Unmarked:
@@ -34,7 +34,7 @@ class Unmarked:
 
 
 def build_watermarker(options: WatermarkConfig, device: str) -> Watermarker:
-    """For an engine on `device`; `UserError` when a watermark is asked for and cannot be had."""
+    """A watermarker for speech of an engine on `device`. `UserError` if it is enabled and Perth does not load."""
     if not options.enabled:
         return Unmarked()
     from pipeline.watermark.perth import Perth, load_perth

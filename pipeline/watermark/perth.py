@@ -1,4 +1,4 @@
-"""The watermarker that stock Chatterbox uses, on the CPU: the reference. Knows nothing of engines, checks or files."""
+"""The reference watermarker: stock Chatterbox's own, on the CPU. Knows nothing of engines, checks or files."""
 
 import contextlib
 import io
@@ -13,8 +13,8 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     from perth.perth_net.perth_net_implicit.perth_watermarker import PerthImplicitWatermarker
 
-HOP = 320  # samples at 32 kHz: Perth drops what does not fill one
-SHORTEST = 1028  # samples at 32 kHz: Perth mirrors 1024 of them at each end, and needs more than those
+HOP = 320  # samples at 32 kHz; Perth drops a rest that does not fill a hop
+SHORTEST = 1028  # samples at 32 kHz; Perth mirrors 1024 at each end, and needs more than it mirrors
 MODEL_RATE = 32_000  # Hz
 
 
@@ -30,45 +30,45 @@ class Perth:
         return [self._apply(one, rate) for one in samples]
 
     def score(self, samples: Sequence[np.ndarray], rate: int) -> list[float]:
-        """NaN (nothing audible to look at) counts as not found."""
+        """A score of NaN (no audible frame) becomes 0."""
         return [self._score(one, rate) for one in samples]
 
     def _apply(self, samples: np.ndarray, rate: int) -> np.ndarray:
         import torch
 
-        with torch.inference_mode():  # without it every call leaves 2 to 4 MB behind
-            marked = self._net.apply_watermark(ready_to_mark(samples, rate), sample_rate=rate)
+        with torch.inference_mode():  # else every call leaks 2 to 4 MB
+            marked = self._net.apply_watermark(pad_to_mark(samples, rate), sample_rate=rate)
         return marked[: len(samples)].astype(np.float32)
 
     def _score(self, samples: np.ndarray, rate: int) -> float:
         import torch
 
         with torch.inference_mode():
-            score = self._net.get_watermark(ready_to_score(samples, rate), sample_rate=rate, round=False)
+            score = self._net.get_watermark(pad_to_score(samples, rate), sample_rate=rate, round=False)
         return float(np.nan_to_num(score))
 
 
 def load_perth() -> "PerthImplicitWatermarker":
-    """Perth itself, with its weights, on the CPU."""
+    """Perth itself, with its weights, on the CPU. `UserError` if it does not load."""
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it warns, and prints its age
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # Perth warns and prints
             warnings.simplefilter("ignore")
             import perth
 
             return perth.PerthImplicitWatermarker()
-    except (ImportError, TypeError, OSError, RuntimeError) as error:  # TypeError: without pkg_resources it is None
+    except (ImportError, TypeError, OSError, RuntimeError) as error:  # TypeError: None, if pkg_resources is missing
         raise UserError(
             f"no watermarker: Perth does not load here ({error}); install 'setuptools<81' and resemble-perth, "
             "or set watermark.enabled=false to write unmarked speech"
         ) from error
 
 
-def ready_to_mark(samples: np.ndarray, rate: int) -> np.ndarray:
-    """`samples` with silence behind them, for Perth to cut its whole hops from."""
-    return ready_to_score(np.pad(samples, (0, 2 * HOP * rate // MODEL_RATE)), rate)
+def pad_to_mark(samples: np.ndarray, rate: int) -> np.ndarray:
+    """`samples` with silence behind them, so that what Perth drops is silence."""
+    return pad_to_score(np.pad(samples, (0, 2 * HOP * rate // MODEL_RATE)), rate)
 
 
-def ready_to_score(samples: np.ndarray, rate: int) -> np.ndarray:
-    """`samples` with silence behind them if they are too short for Perth."""
+def pad_to_score(samples: np.ndarray, rate: int) -> np.ndarray:
+    """`samples`, with silence behind them if they are too short for Perth."""
     missing = SHORTEST * rate // MODEL_RATE - len(samples)
     return np.pad(samples, (0, missing)) if missing > 0 else samples

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.device.padding import padded_batches
+from pipeline.device.padding import PaddingMeter, padded_batches
 
 
 @given(st.lists(st.integers(1, 2000), max_size=60), st.integers(1, 10_000), st.sampled_from([None, 1, 32, 100]))
@@ -22,3 +22,11 @@ def test_groups_hold_every_row_once_and_no_more_than_their_limit(lengths, limit,
 def test_lengths_and_numbers_of_rows_are_few():
     assert len({next(padded_batches([frames], 8192, 32))[2] for frames in range(1, 2001)}) <= 20
     assert len({next(padded_batches([32] * rows, 8192, 32))[1] for rows in range(1, 257)}) <= 30
+
+
+def test_a_meter_tells_the_share_that_was_padding_and_begins_anew():
+    meter = PaddingMeter()
+    meter.add("slots", 3, 4)
+    meter.add("slots", 1, 4)
+    meter.add("rows", 5, 5)
+    assert meter.read() == {"slots": 0.5, "rows": 0.0} and meter.read() == {}

@@ -17,7 +17,7 @@ from pipeline.engine.chatterbox.loaded import LoadedModels
 from pipeline.engine.chatterbox.stock import T3
 from pipeline.engine.chatterbox.t3.decoder import Decoder
 from pipeline.engine.chatterbox.t3.slots import Prompt
-from pipeline.engine.chatterbox.t3.transformer import read_prefix
+from pipeline.engine.chatterbox.t3.transformer import compute_prefix
 from pipeline.engine.chatterbox.voice import Conditionals
 
 TEXT = "Is anyone there? asked the traveller, and he knocked a second time."
@@ -60,8 +60,8 @@ def ask() -> Callable[..., Request]:
 class StockStep:
     """One step of stock's decoder."""
 
-    scores: torch.Tensor  # (8194,) after guidance, penalty and temperature
-    probs: torch.Tensor  # (8194,) that it draws from
+    scores: torch.Tensor  # (8194,) after CFG, penalty and temperature
+    probs: torch.Tensor  # (8194,) that the token is drawn from
     token: int
 
 
@@ -88,7 +88,7 @@ def make_decoder(engine) -> Callable[..., Decoder]:
         size: int, max_tokens: int = 200, exaggeration: float = 0.5, models: LoadedModels = models, **options
     ) -> Decoder:
         weights = models.t3(torch.float32)
-        prefix = read_prefix(weights, models.builtin_voice, exaggeration, text_length=128)
+        prefix = compute_prefix(weights, models.builtin_voice, exaggeration, text_length=128)
         return Decoder(weights, prefix, size, max_tokens, **options)
 
     return make

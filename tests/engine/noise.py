@@ -17,15 +17,15 @@ from pipeline.engine.chatterbox.s3gen.vocoder_weights import VocoderWeights
 
 @contextmanager
 def stocks_noise(weights: VocoderWeights, seed: int) -> Iterator[None]:
-    """Stock draws what `seed` has here: the flow's start, the harmonics' phases, the source's noise.
+    """Let stock draw our noise of `seed`: the flow's start, the harmonics' phases, the source's noise.
 
-    Here a sample has one normal number where stock has nine, of which only the sum by weight is heard.
+    We draw one normal number a sample where stock draws nine, one for each harmonic, and uses their weighted sum only.
     """
     one = torch.tensor([seed])
     phases = F.pad(math.pi * (2 * uniform(one, PHASES, 8) - 1), (1, 0))[..., None]  # (1, 9, 1)
     share = weights.harmonics / weights.harmonics.norm()
 
-    def drawn(like: Tensor) -> Tensor:
+    def draw(like: Tensor) -> Tensor:
         _, channels, length = like.shape
         if channels == 80:
             return normal(one, FLOW, 80 * length).view(1, length, 80).transpose(1, 2).contiguous()
@@ -33,5 +33,5 @@ def stocks_noise(weights: VocoderWeights, seed: int) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hifigan.Uniform, "sample", lambda self, sample_shape: phases.clone())
-        patch.setattr(torch, "randn_like", drawn)
+        patch.setattr(torch, "randn_like", draw)
         yield

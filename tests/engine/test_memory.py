@@ -13,7 +13,7 @@ from pipeline.config import FP32, Precision
 from pipeline.device.offload import Offloaded, num_bytes
 from pipeline.engine.chatterbox import residency, stand_in
 from pipeline.engine.chatterbox.loaded import LoadedModels, verify
-from pipeline.engine.chatterbox.memory import fitting, s3gen_bytes, wants_phases
+from pipeline.engine.chatterbox.memory import choose_phased, fit_slots, s3gen_bytes
 from pipeline.engine.chatterbox.residency import Residency
 from pipeline.engine.chatterbox.s3gen.flow import Flow
 from pipeline.engine.chatterbox.stock import S3GEN_FILE, T3_FILE, load
@@ -44,13 +44,13 @@ NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory")
 )
 def test_they_take_turns_where_few_utterances_fit_beside_s3gen(free_gib, wanted, phased, caplog):
     with caplog.at_level(logging.INFO):
-        assert wants_phases(int(free_gib * GIB), S3GEN, SLOT, wanted) == phased
+        assert choose_phased(int(free_gib * GIB), S3GEN, SLOT, wanted) == phased
     assert f"engine.memory=auto: {'phased' if phased else 'resident'}, since" in caplog.text
     assert f"{free_gib:.1f} GiB are free" in caplog.text
 
 
 def test_as_many_utterances_fit_as_memory_has_room_for():
-    assert [fitting(memory, 10) for memory in (0, 10, 79, 80, 10**9)] == [1, 1, 4, 8, 256]
+    assert [fit_slots(memory, 10) for memory in (0, 10, 79, 80, 10**9)] == [1, 1, 4, 8, 256]
 
 
 def test_what_s3gen_takes_on_a_card_is_read_from_the_files_header(engine, tiny):
@@ -102,13 +102,13 @@ def test_in_turns_the_same_is_spoken_window_after_window_and_only_one_is_there(m
                 *engine.residency.models.t3s.values(),
                 *(one.offloaded for one in engine.residency.models.flows.values()),
             ]
-            here.append((who, [shelf._here is not None for shelf in shelves]))
+            here.append((who, [shelf._on_device is not None for shelf in shelves]))
             return method(*args)
 
         return noted
 
     monkeypatch.setattr(Decoder, "step", noting(Decoder.step, "t3"))
-    monkeypatch.setattr(Flow, "_solver", noting(Flow._solver, "flow"))
+    monkeypatch.setattr(Flow, "_prepare_solver", noting(Flow._prepare_solver, "flow"))
     for _ in range(2):
         for request, speech in rendered(engine, requests, phased=True).items():
             assert np.array_equal(speech.samples, beside[request].samples)
@@ -131,7 +131,7 @@ def test_in_turns_it_stops_between_them(make_engine, ask):
 @pytest.fixture
 def turns(monkeypatch):
     """As on a card with engine.memory=auto."""
-    monkeypatch.setattr(Residency, "_may_take_turns", property(lambda self: not self._phased), raising=True)
+    monkeypatch.setattr(Residency, "_may_phase", property(lambda self: not self._phased), raising=True)
 
 
 def once(method, error=NO_MEMORY, times=1):
@@ -275,6 +275,6 @@ def test_in_turns_a_cards_memory_holds_one_at_a_time(cache, ask):
         for request, speech in turns.items():
             assert np.array_equal(speech.tokens, beside[request].tokens)
             assert np.allclose(speech.samples, beside[request].samples, atol=1e-2)
-        assert phased.models.t3s[torch.bfloat16]._here is None
-        assert all(one.shelf._here is not None for one in phased.models.flows.values())
+        assert phased.residency.models.t3s[torch.bfloat16]._on_device is None
+        assert all(one.offloaded._on_device is not None for one in phased.residency.models.flows.values())
     assert phased.in_use()["memory"] == "phased" and resident.in_use()["memory"] == "resident"

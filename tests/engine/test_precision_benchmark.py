@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.benchmark import outcome
-from pipeline.benchmark.likeness import embeddings, flow_distance, mel_distance
+from pipeline.benchmark.likeness import embed_speakers, flow_distance, mel_distance
 from pipeline.benchmark.outcome import COLUMNS, FIGURES, PolicyOutcome
 from pipeline.engine.chatterbox.stock import VOICE_ENCODER_FILE, load
 
@@ -47,16 +47,16 @@ def test_what_nobody_hears_beside_the_speech_counts_for_nothing(noise):
 def test_a_speaker_is_like_himself_and_like_nobody_else(engine, tiny, noise):
     encoder = load(VOICE_ENCODER_FILE, tiny, torch.device("cpu"))
     hum = np.sin(np.arange(RATE) / 20).astype(np.float32) / 10
-    same, again, other = embeddings(encoder, [noise, noise, hum], RATE)
+    same, again, other = embed_speakers(encoder, [noise, noise, hum], RATE)
     assert same @ again == pytest.approx(1, abs=1e-6) and same @ other < 0.99
 
 
 def test_a_csv_has_a_line_a_policy_and_nothing_where_nothing_is_known(tmp_path):
-    outcome.keep(tmp_path, [FP32, BROKEN])
+    outcome.save_outcomes(tmp_path, [FP32, BROKEN])
     with open(tmp_path / "precision.csv", newline="") as file:
         head, exact, broken = csv.reader(file)
     assert tuple(head) == COLUMNS and exact[:3] == ["fp32", "fp32", "100.0"] and broken[-5:] == ["", "", "", "", "3"]
-    rows = outcome.figures([FP32, BROKEN], "a card", {})
+    rows = outcome.to_figures([FP32, BROKEN], "a card", {})
     assert len(rows) == 2 * len(FIGURES) - 5 and all(row.value is not None for row in rows)
 
 
@@ -64,12 +64,12 @@ def test_without_matplotlib_one_line_says_how_to_get_it_and_no_older_plot_stays(
     caplog.set_level("INFO")
     (tmp_path / "precision.png").write_text("an older one")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    outcome.keep(tmp_path, [FP32])
+    outcome.save_outcomes(tmp_path, [FP32])
     assert [path.name for path in tmp_path.iterdir()] == ["precision.csv"]
     assert caplog.messages == ["no plot: matplotlib is missing; pip install 'chatterbox-batch[plot]'"]
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_plot_is_drawn_of_whatever_is_known(tmp_path, known):
-    outcome.keep(tmp_path, [FP32, BROKEN] if known else [replace(BROKEN, peak_gib=None, steady_gib=None)])
+    outcome.save_outcomes(tmp_path, [FP32, BROKEN] if known else [replace(BROKEN, peak_gib=None, steady_gib=None)])
     assert (tmp_path / "precision.png").read_bytes().startswith(b"\x89PNG")

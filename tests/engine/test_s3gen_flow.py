@@ -1,4 +1,4 @@
-"""The packed flow beside stock's: any company, any lengths, to the last frame."""
+"""The packed flow against stock's: any pack, any lengths, to the last frame."""
 
 from dataclasses import replace
 
@@ -48,7 +48,7 @@ def test_ragged_mels_are_stocks_to_the_last_frame_of_the_shortest(count, flow, a
         assert mel.shape == stock.shape and (mel - stock).abs().max() <= 1e-4 * stock.abs().max()
 
 
-def test_a_voice_with_a_short_prompt_is_heard_as_stock_hears_it(flow, engine):
+def test_with_a_short_prompt_mels_are_stocks_too(flow, engine):
     whole = engine.residency.models.builtin_voice
     short = replace(
         whole,
@@ -66,8 +66,8 @@ def test_a_voice_with_a_short_prompt_is_heard_as_stock_hears_it(flow, engine):
 
 
 @pytest.mark.long
-def test_bits_do_not_depend_on_order_or_company(flow, asked, engine, monkeypatch):
-    """Of a pack and rows of one size, as a GPU has them."""
+def test_bits_do_not_depend_on_order_or_on_the_rest_of_a_pack(flow, asked, engine, monkeypatch):
+    """With packs and encoder rows of one size, as on a GPU."""
     monkeypatch.setitem(TUNING, "cpu", Tuning(encoder_multiple=256))
     make = flow._make_solver
     monkeypatch.setattr(flow, "_make_solver", lambda pack: make(make_pack(sizes, 2048, CPU)))
@@ -83,7 +83,7 @@ def test_bits_do_not_depend_on_order_or_company(flow, asked, engine, monkeypatch
     assert all(torch.equal(first[n], other[n]) for n in (1, 3))
 
 
-def test_what_is_no_number_stays_where_it_is(flow, asked, engine):
+def test_nan_stays_in_its_sequence(flow, asked, engine):
     tokens, seeds = (part[:3] for part in asked)
     good = flow(tokens, seeds, engine.residency.models.builtin_voice)
     broken = Flow(engine.residency.models.s3gen.flow, CPU, "fp32", STEPS)
@@ -107,7 +107,7 @@ def test_bf16_is_near(engine, asked, expected):
         assert (mel - stock).square().mean() <= 1e-2 * stock.square().mean()  # 20 dB
 
 
-def test_a_pack_holds_every_frame_once_and_knows_its_place():
+def test_a_pack_has_every_frame_once_with_its_position():
     lengths = [130, 64, 200]
     pack = make_pack(lengths, 512, CPU)
     assert pack.spans == ((0, 130), (130, 194), (194, 394), (512, 642), (642, 706), (706, 906))

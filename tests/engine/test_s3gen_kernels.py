@@ -1,4 +1,4 @@
-"""The flow's kernels beside plain PyTorch, interpreted on a CPU and compiled on a GPU, where captured packs run too."""
+"""The flow's kernels against plain PyTorch: interpreted on a CPU, compiled on a GPU. Captured packs on a GPU."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from pipeline.engine.chatterbox.s3gen.weights import Conv
 
 device = torch.device(sys.argv[1])
 on_cpu = device.type == "cpu"
-# A CPU's interpreter knows FP32 alone. There sums go in another order; other formats round on the way as well.
+# On a CPU only FP32 can be interpreted, and differs by the order of sums. The other formats also round on the way.
 formats = [(torch.float32, 2e-5)] if on_cpu else [(torch.bfloat16, 2e-2), (torch.float16, 2e-2), (torch.float32, 2e-2)]
 
 
@@ -28,8 +28,8 @@ def compare(dtype, tolerance):
     def randn(*shape, scale=1.0):
         return (scale * torch.randn(shape, device=device)).to(dtype)
 
-    def same(ours, expected, lived=slice(None)):
-        torch.testing.assert_close(ours[lived].float(), expected[lived].float(), atol=tolerance, rtol=tolerance)
+    def same(ours, expected, used=slice(None)):
+        torch.testing.assert_close(ours[used].float(), expected[used].float(), atol=tolerance, rtol=tolerance)
 
     for lengths in ([64, 1, 130, 63, 65], [1], [200]):
         size = 512
@@ -53,8 +53,8 @@ def compare(dtype, tolerance):
         same(kernels.linear_gelu(*inputs), plain.linear_gelu(*inputs))
 
 
-for wide in (128, 64):  # as cards for data centres have room for, and others
-    kernels._wide = lambda device: wide
+for wide in (128, 64):  # bytes of a tile on data centres' cards, and on others
+    kernels._tile_bytes = lambda device: wide
     torch.manual_seed(0)
     for dtype, tolerance in formats:
         compare(dtype, tolerance)
@@ -69,13 +69,13 @@ def test_kernels_compute_what_plain_pytorch_does(device, compare_kernels):
 
 @pytest.fixture(scope="module")
 def on_gpu(engine):
-    """A flow, and a voice"""
+    """A flow, and a voice."""
     device = torch.device("cuda")
     return Flow(engine.residency.models.s3gen.flow, device, "bf16", 4), engine.residency.models.builtin_voice.to(device)
 
 
 def filling(size: int, voice: Conditionals) -> tuple[list[torch.Tensor], list[int]]:
-    """Tokens and seeds of as many utterances as fit, of lengths that are multiples of nothing."""
+    """Tokens and seeds of as many utterances as fit, with irregular lengths."""
     counts, frames = [], 0
     while frames + frames_of(count := 7 + 61 * len(counts) % 211, voice) <= size:
         counts.append(count)
@@ -99,7 +99,7 @@ def test_every_captured_pack_has_the_mels_of_plain_operations(size, on_gpu, monk
     for mel, uncaptured in zip(ours, flow(*asked), strict=True):
         assert torch.equal(mel, uncaptured)
     flow._solvers.pop(size)
-    monkeypatch.setattr("pipeline.device.graphs._wanted", False)
+    monkeypatch.setattr("pipeline.device.graphs._enabled", False)
     for mel, plain in zip(ours, flow(*asked), strict=True):
         error = (mel - plain).square().mean() / plain.square().mean()
         assert error.sqrt() < 0.05  # two roundings to BF16 of the same numbers; measured: 0.014
@@ -107,7 +107,7 @@ def test_every_captured_pack_has_the_mels_of_plain_operations(size, on_gpu, monk
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", TUNING["cuda"].captured_frames)
-def test_on_a_gpu_bits_do_not_depend_on_order_or_company(size, on_gpu):
+def test_on_a_gpu_bits_do_not_depend_on_order_or_on_the_rest_of_a_pack(size, on_gpu):
     flow, voice = on_gpu
     tokens, seeds = filling(size, voice)
     expected = flow(tokens, seeds, voice)

@@ -1,4 +1,4 @@
-"""The batched vocoder beside stock's, on voiced speech: any company, any lengths, to the last sample."""
+"""The batched vocoder against stock's, on voiced speech: any batch, any lengths, to the last sample."""
 
 import copy
 import math
@@ -16,7 +16,7 @@ from pipeline.device.random import normal, uniform
 from pipeline.engine.chatterbox.s3gen import vocoder as module
 from pipeline.engine.chatterbox.s3gen import vocoder_weights
 from pipeline.engine.chatterbox.s3gen.streams import PHASES, SOURCE
-from pipeline.engine.chatterbox.s3gen.vocoder import Vocoder, decode, f0, source, vocode
+from pipeline.engine.chatterbox.s3gen.vocoder import Vocoder, decode, make_source, predict_f0, vocode
 from pipeline.engine.chatterbox.tuning import TUNING, Tuning
 
 from .noise import stocks_noise
@@ -29,7 +29,7 @@ MEMORY = 2**32  # bytes; enough for all
 
 @dataclass(frozen=True)
 class Spoken:
-    """What stock makes of one mel."""
+    """Stock's F0, source and samples of one mel."""
 
     f0: torch.Tensor  # (frames,)
     source: torch.Tensor  # (480 * frames,)
@@ -38,7 +38,7 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Case:
-    """A voice's vocoders, rows of its mels, and what stock makes of each with the noise of its seed."""
+    """A voice's vocoders, mels, seeds, and stock's results for each mel with the noise of its seed."""
 
     ours: Vocoder
     stock: torch.nn.Module
@@ -78,7 +78,7 @@ def make_case(stock, mel):
 
 
 def voiced(case):
-    """The share of frames with voice"""
+    """The share of voiced frames."""
     return (torch.cat([spoken.f0 for spoken in case.expected]) > 10).float().mean()
 
 
@@ -92,7 +92,7 @@ def steady(stock, mel):
 
 @pytest.fixture(scope="module")
 def breaking(stock, mel):
-    """A voice whose pitch comes near 0 time and again; below 10 Hz there is no voice."""
+    """A voice that is unvoiced at times: its F0 is often below 10 Hz."""
     stock = copy.deepcopy(stock)
     with torch.no_grad():
         stock.f0_predictor.classifier.weight *= 3
@@ -123,20 +123,20 @@ def worst(ours, expected):
     return ((ours - expected).abs().max() / expected.abs().max()).item()
 
 
-COMPANIES = [[0], [1, 8], [2, 3], [0, 1, 2, 3, 4], list(range(9))]
+BATCHES = [[0], [1, 8], [2, 3], [0, 1, 2, 3, 4], list(range(9))]
 
 
-@pytest.mark.parametrize("rows", COMPANIES, ids=str)
+@pytest.mark.parametrize("rows", BATCHES, ids=str)
 def test_each_row_has_stocks_pitch(rows, case):
     mels = [case.mels[row] for row in rows]
-    ours = f0(case.ours.weights, padded(mels), lengths_of(mels))
+    ours = predict_f0(case.ours.weights, padded(mels), lengths_of(mels))
     for pitch, mel, row in zip(ours, mels, rows, strict=True):
         frames = mel.shape[1]
         torch.testing.assert_close(pitch[:frames], case.expected[row].f0, rtol=1e-4, atol=1e-3)
         assert (pitch[frames:] == 0).all()
 
 
-@pytest.mark.parametrize("rows", COMPANIES[::2], ids=str)
+@pytest.mark.parametrize("rows", BATCHES[::2], ids=str)
 def test_each_row_is_stocks_speech_to_its_last_sample_given_stocks_source(rows, case):
     mels, expected = [case.mels[row] for row in rows], [case.expected[row] for row in rows]
     sources = padded([spoken.source for spoken in expected])
@@ -157,7 +157,7 @@ def test_from_mel_to_samples_each_row_is_stocks_for_the_same_noise(limit, case, 
 
 
 def test_after_40_s_of_voice_each_harmonic_is_still_in_phase(steady):
-    """Within FP32's grain: stock rounds a sum of up to 72,000 periods to FP32, whose steps there are 1/128 of one."""
+    """To FP32's precision: stock's phase is up to 72,000 periods, where FP32 has steps of 1/128 of a period."""
     weights, frames = steady.ours.weights, 2000
     pitch = 200 + 20 * torch.sin(torch.arange(frames) / 30)[None]
     noise = normal(torch.tensor([SEED]), SOURCE, 480 * frames)[0] * weights.noise_std * weights.harmonics.norm()
@@ -165,7 +165,7 @@ def test_after_40_s_of_voice_each_harmonic_is_still_in_phase(steady):
     steps = (pitch * torch.arange(1, 10)[:, None] / 24_000).double()  # (9, T), rounded as stock rounds them
     phase = 2 * math.pi * steps.repeat_interleave(480, 1).cumsum(1) + offsets[:, None]
     exact = ((weights.harmonics[:, None] * 0.1 * phase.sin()).sum(0) + weights.harmonics_bias + noise).tanh()
-    ours = source(weights, pitch, torch.tensor([SEED]))[0]
+    ours = make_source(weights, pitch, torch.tensor([SEED]))[0]
     with torch.inference_mode(), stocks_noise(weights, SEED):
         stock = steady.stock.m_source(steady.stock.f0_upsamp(pitch[:, None]).mT)[0][0, :, 0]
     ten_seconds = slice(0, 240_000)
@@ -174,14 +174,14 @@ def test_after_40_s_of_voice_each_harmonic_is_still_in_phase(steady):
 
 
 def vocode_rows(case, rows, size, length):
-    """The samples of these rows in a batch of a fixed shape, of which the rest is empty."""
+    """The samples of these rows in a batch of a fixed shape; its other rows are empty."""
     mels = [case.mels[row] for row in rows] + [case.mels[0][:, :0]] * (size - len(rows))
     seeds = torch.tensor([case.seeds[row] for row in rows] + [0] * (size - len(rows)))
     samples = vocode(case.ours.weights, padded(mels, length), lengths_of(mels), seeds, "fp32")
     return {row: samples[at, : 480 * LENGTHS[row]] for at, row in enumerate(rows)}
 
 
-def test_in_a_fixed_shape_a_row_has_the_same_bits_alone_in_any_company_and_in_any_order(steady):
+def test_in_a_fixed_shape_a_row_has_the_same_bits_alone_in_any_batch_and_in_any_order(steady):
     together = vocode_rows(steady, [4, 0, 5, 3], 4, 20)
     for rows in ([3, 5, 0, 4], [0], [5], [7, 3, 1, 4], [5, 5, 5, 0]):
         for row, samples in vocode_rows(steady, rows, 4, 20).items():
@@ -190,7 +190,7 @@ def test_in_a_fixed_shape_a_row_has_the_same_bits_alone_in_any_company_and_in_an
 
 
 @pytest.mark.parametrize("odd", [torch.nan, torch.inf])
-def test_a_row_that_is_no_number_stays_so_and_harms_no_other(odd, steady):
+def test_nan_and_infinity_stay_in_their_row(odd, steady):
     mels = [steady.mels[row].clone() for row in (0, 3, 5)]
     sound, lengths, seeds = padded(mels, junk=0.0), lengths_of(mels), torch.tensor(steady.seeds[:3])
     before = vocode(steady.ours.weights, sound, lengths, seeds, "fp32")
@@ -200,7 +200,7 @@ def test_a_row_that_is_no_number_stays_so_and_harms_no_other(odd, steady):
     assert after[1].isnan().any() and (after[1, 480 * 5 :] == 0).all()
 
 
-def test_a_seed_is_a_noise_of_its_own(steady):
+def test_each_seed_has_its_own_noise(steady):
     one, same, other = steady.ours([steady.mels[0]] * 3, [1, 1, 1 + 2**62], "fp32", MEMORY)
     assert torch.equal(one, same) and worst(one, other) > 0.01
 
@@ -224,7 +224,7 @@ def test_stocks_module_stays_as_it_is_and_is_not_read_again(stock, mel):
     assert torch.equal(ours([mel[:, :4]], [1], "fp32", MEMORY)[0], spoken)
 
 
-def test_tf32_is_for_the_convolutions_to_speech_alone(steady, monkeypatch):
+def test_tf32_is_for_the_convolutions_to_speech_only(steady, monkeypatch):
     """Pitch and the two Fourier transforms stay in FP32."""
     known, tf32, _ = switches()
     weights, asked = steady.ours.weights, []
@@ -248,7 +248,7 @@ def test_tf32_is_for_the_convolutions_to_speech_alone(steady, monkeypatch):
 
 
 class NoWaiting(TorchDispatchMode):
-    """Fails at what would make the host wait for a GPU, or a CUDA graph be refused."""
+    """Fails at operations that would make the host wait for a GPU, which no CUDA graph can capture."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         waits = ("_local_scalar_dense", "nonzero", "item", "unique", "masked_select", "aten.equal")
@@ -256,7 +256,7 @@ class NoWaiting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_a_groups_work_asks_nothing_of_the_host(steady):
+def test_a_groups_work_never_waits_for_the_host(steady):
     mels = [steady.mels[row] for row in (1, 3)]
     inputs = steady.ours.weights, padded(mels), lengths_of(mels), torch.tensor([1, 2])
     with torch.inference_mode():

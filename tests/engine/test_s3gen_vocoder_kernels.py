@@ -21,7 +21,7 @@ def same(ours, expected):
     torch.testing.assert_close(ours, expected, atol=5e-6, rtol=1e-5)
 
 
-# Rows that are full, that end inside a block and on its edge, and an empty one; NaN behind their ends.
+# A full row, one that ends inside a block, one on a block's edge, and an empty one; NaN behind their ends.
 torch.manual_seed(0)
 live = torch.tensor([2049, 1500, 1024, 0], device=device)
 
@@ -44,7 +44,7 @@ same(kernels.leaky_mean(*inputs), plain.leaky_mean(*inputs))
 turns = torch.randint(2**32, (2, 3, 9, 7), device=device)
 turns[:, 0, 0, :2] = torch.tensor([0, 2**32 - 1], device=device)
 inputs = *turns, 3 * randn(3, 9), randn(9)
-same(kernels.harmonics(*inputs, 480), plain.harmonics(*inputs, 480))
+same(kernels.sum_harmonics(*inputs, 480), plain.sum_harmonics(*inputs, 480))
 """
 
 

@@ -1,4 +1,4 @@
-"""Any number of prompts through a few slots: what comes back, and that nobody's company shows in it."""
+"""Any number of prompts through a few slots: every result comes, and none depends on the other prompts."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -40,7 +40,7 @@ def watched(monkeypatch):
 
 @pytest.fixture
 def bits(watched):
-    """Decode prompts; each one's logits of all steps, and its tokens."""
+    """Decode prompts; by prompt, the logits of all steps and the tokens."""
 
     def run(decoder, *prompts):
         logits = defaultdict(list)
@@ -51,11 +51,11 @@ def bits(watched):
 
 
 @pytest.mark.parametrize("cfg", [True, False])
-def test_an_utterance_has_the_same_bits_alone_in_company_and_after_a_refill(cfg, make_decoder, make_prompt, bits):
+def test_an_utterance_has_the_same_bits_alone_in_a_batch_and_after_a_refill(cfg, make_decoder, make_prompt, bits):
     """With 8 slots, as the engine has them on a CPU: below that, MKL treats a matrix's last rows otherwise."""
     prompts = [make_prompt(TEXTS[seed % 5], seed=seed, tokens=4 + seed) for seed in range(11)]
     decoder = make_decoder(8, cfg=cfg)
-    together = bits(decoder, *prompts)  # the last three come into slots that others have left
+    together = bits(decoder, *prompts)  # the last three refill slots
     backwards = bits(make_decoder(8, max_tokens=40, cfg=cfg), *reversed(prompts))
     for prompt in (prompts[0], prompts[4], prompts[9]):
         alone = bits(decoder, prompt)
@@ -84,7 +84,7 @@ def test_the_end_token_ends_an_utterance_even_where_the_cap_does(make_decoder, m
     assert ends == {25: (11, True), 11: (11, True), 10: (10, False)}
 
 
-def test_a_row_without_numbers_is_told_and_leaves_its_neighbour_and_its_successor_unharmed(
+def test_a_row_of_nan_is_reported_and_changes_neither_its_neighbour_nor_its_successor(
     make_decoder, make_prompt, bits, watched
 ):
     bad, neighbour, successor = [make_prompt(text, seed=seed) for seed, text in enumerate(TEXTS[:3])]
@@ -122,7 +122,7 @@ def test_decoding_stops_between_steps_when_asked(make_decoder, make_prompt):
     assert len(steps) == 9
 
 
-def test_a_caller_may_lose_interest_and_come_back(make_decoder, make_prompt):
+def test_a_caller_may_abandon_a_call_and_decode_again(make_decoder, make_prompt):
     prompts, decoder = [make_prompt(tokens=tokens) for tokens in (5, 10, 15)], make_decoder(2)
     expected = {one.prompt: one.tokens.tolist() for one in decode(decoder, prompts)}
     assert next(decode(decoder, prompts)).prompt is prompts[0]

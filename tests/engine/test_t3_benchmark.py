@@ -1,4 +1,4 @@
-"""What the benchmark says of the decoder beside its speed."""
+"""The benchmark's numbers for the decoder, except its speed."""
 
 import pytest
 

@@ -45,7 +45,7 @@ def beside(decoder, expected):
 
 
 def best_two(step):
-    """Stock's two likeliest tokens, if they are so near to each other that rounding decides."""
+    """Stock's two likeliest tokens, if they are so near that rounding decides between them."""
     values, tokens = step.scores.topk(2)
     near = values[0] - values[1] <= NEAR_TIE * step.scores[:6561].std()
     return tokens.tolist() if near else []
@@ -77,8 +77,8 @@ def test_probabilities_are_stocks_when_its_tokens_are_forced(sampling, make_deco
         torch.testing.assert_close(probs, step.probs, atol=1e-5, rtol=0)
 
 
-def test_without_guidance_probabilities_are_stocks_too(make_decoder, make_prompt, run_stock):
-    """Stock needs two equal rows for that."""
+def test_without_cfg_probabilities_are_stocks_too(make_decoder, make_prompt, run_stock):
+    """Stock always has two rows; here its cfg_weight is 0."""
     prompts = [make_prompt(text, tokens=15, cfg_weight=0.0) for text in TEXTS]
     for step, probs in beside(make_decoder(3, cfg=False), {prompt: run_stock(prompt) for prompt in prompts}):
         torch.testing.assert_close(probs, step.probs, atol=1e-5, rtol=0)

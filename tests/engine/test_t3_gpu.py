@@ -1,4 +1,4 @@
-"""The decoder on a GPU, at full size: kernels, captured graphs, reading in groups, ends that are seen a step later."""
+"""The decoder on a GPU, at full size: kernels, captured graphs, prefill in groups, ends seen a step late."""
 
 import os
 
@@ -9,7 +9,7 @@ from pipeline.engine.chatterbox.loaded import LoadedModels
 from pipeline.engine.chatterbox.t3 import decoder
 from pipeline.engine.chatterbox.t3.batch import decode
 from pipeline.engine.chatterbox.t3.decoder import Decoder
-from pipeline.engine.chatterbox.t3.transformer import read_prefix
+from pipeline.engine.chatterbox.t3.transformer import compute_prefix
 
 pytestmark = pytest.mark.gpu
 WORDS = "a candle came down the stair and nobody was carrying it so he turned his horse and went home again".split()
@@ -28,7 +28,7 @@ def make_gpu_decoder(full):
     def make(size: int, number_format: str, models: LoadedModels = full, **options) -> Decoder:
         dtype = torch.bfloat16 if number_format == "bf16" else torch.float32
         weights = models.t3(dtype)
-        prefix = read_prefix(weights, models.builtin_voice, 0.5, text_length=128)
+        prefix = compute_prefix(weights, models.builtin_voice, 0.5, text_length=128)
         return Decoder(weights, prefix, size, 100, number_format=number_format, **options)
 
     return make
@@ -61,7 +61,7 @@ def test_greedy_fp32_tokens_are_the_cpus(size, tiny, make_gpu_decoder, make_deco
 @pytest.mark.parametrize("number_format", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("size", [4, 20])
 @pytest.mark.parametrize("options", [dict(), dict(cfg=False), dict(with_top_p=False)])
-def test_an_utterance_has_the_same_tokens_in_any_company(size, number_format, options, make_gpu_decoder, prompts):
+def test_an_utterance_has_the_same_tokens_in_any_batch(size, number_format, options, make_gpu_decoder, prompts):
     decoder, asked = make_gpu_decoder(size, number_format, **options), prompts(50)
     together = tokens_of(decoder, asked)
     assert tokens_of(decoder, asked[::-1]) == together[::-1]
@@ -71,7 +71,7 @@ def test_an_utterance_has_the_same_tokens_in_any_company(size, number_format, op
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8, 16, 32, 64, 128, 256])
-def test_logits_have_the_same_bits_in_any_company(size, make_gpu_decoder, prompts):
+def test_logits_have_the_same_bits_in_any_batch(size, make_gpu_decoder, prompts):
     decoder, asked = make_gpu_decoder(size, "bf16"), prompts(2 * size)
     expected = logits_after(decoder, asked[:size], steps=15)
     others = logits_after(decoder, [*asked[size:], *asked[: -(-size // 2)]][-size:], steps=15)
@@ -93,8 +93,8 @@ def logits_after(decoder, prompts, steps):
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8, 16, 20, 32, 64, 128, 256])
-def test_the_graphs_compute_what_their_work_does_outside_of_them(size, make_gpu_decoder, prompts, monkeypatch):
-    """Every batch size that `engine.batch_size` can be; steps and reading."""
+def test_captured_graphs_compute_what_uncaptured_work_does(size, make_gpu_decoder, prompts, monkeypatch):
+    """Every batch size that `engine.batch_size` can be; steps and prefill."""
     asked = prompts(size + 3)
     captured = tokens_of(make_gpu_decoder(size, "bf16"), asked)
     monkeypatch.setattr(decoder, "capture", lambda work, device: work)

@@ -29,7 +29,7 @@ for ours, expected in zip(kernels.add_rms_norm(*inputs), plain.add_rms_norm(*inp
 gate_up = randn(3, 8192)
 same(kernels.silu_mul(gate_up), plain.silu_mul(gate_up))
 
-# Rows of which some have nothing of their own yet, lengths on both sides of blocks and of parts, and stale NaN behind.
+# Some rows have no position of their own; lengths are on both sides of blocks and parts; stale NaN is behind.
 heads, prefix_size, capacity = 2, 200, 150
 angles = torch.randn(400, 32, device=device).repeat(1, 2)
 rope = torch.stack([angles.cos(), angles.sin()])
@@ -46,8 +46,8 @@ for rows in (4, 18):
     )
     same(ours, expected)
     q, (keys, values) = randn(rows, heads, 64), caches[1].own[1]
-    alone, all_at_once = plain.one_by_one(shared, own + 1), plain.together(caches[1], shared, own + 1)
-    same(all_at_once(q, prefix[1], keys, values), alone(q, prefix[1], keys, values))
+    by_row, by_batch = plain.make_row_attention(shared, own + 1), plain.make_batch_attention(caches[1], shared, own + 1)
+    same(by_batch(q, prefix[1], keys, values), by_row(q, prefix[1], keys, values))
     torch.testing.assert_close(caches[0].own, caches[1].own, **tolerance, equal_nan=True)
 
 rows = 24

@@ -105,7 +105,7 @@ def test_bits_look_random_along_seeds_steps_and_tokens():
         assert correlation.abs().max() < 5.5 * noise
 
 
-def test_the_smallest_exponentials_are_told_apart_and_the_largest_is_finite():
+def test_the_smallest_exponentials_differ_and_the_largest_is_finite():
     drawn = exponential(torch.tensor([0, 1, 2, 3, 1000, 2**31, 2**32 - 1]))
     assert (drawn.diff() > 0).all() and drawn.isfinite().all()
     assert drawn[0].item() == pytest.approx(2.0**-33) and drawn[1].item() == pytest.approx(1.5 * 2.0**-32)
@@ -113,7 +113,7 @@ def test_the_smallest_exponentials_are_told_apart_and_the_largest_is_finite():
 
 
 @pytest.mark.parametrize("odd", [torch.nan, torch.inf, -torch.inf])
-def test_rows_with_what_is_no_number_are_told(odd):
+def test_rows_with_nan_or_infinite_logits_are_reported(odd):
     logits, ones = torch.randn(3, 50), torch.ones(3, 1)
     logits[1, 20] = odd
     tokens, finite = sample(logits, logits > 99, ones, ones, ones, None, torch.arange(3), torch.arange(3))

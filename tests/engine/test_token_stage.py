@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.config import ChatterboxConfig, Precision
-from pipeline.engine.chatterbox.memory import fitting
+from pipeline.engine.chatterbox.memory import fit_slots
 from pipeline.engine.chatterbox.t3.decoder import Decoder
 from pipeline.engine.chatterbox.token_stage import TokenStage
 from pipeline.errors import WorkError
@@ -64,8 +64,8 @@ def test_what_is_tried_again_in_another_number_format_leaves_the_usual_decoder_a
 
 def test_a_gpus_batch_is_the_power_of_two_that_fits():
     h200, small = 0.55 * 139 * 2**30, 0.55 * 22 * 2**30
-    assert [fitting(int(h200), mib * 2**20) for mib in (50, 290, 600, 100_000)] == [256, 256, 128, 1]
-    assert [fitting(int(small), mib * 2**20) for mib in (50, 290, 600, 100_000)] == [128, 32, 16, 1]
+    assert [fit_slots(int(h200), mib * 2**20) for mib in (50, 290, 600, 100_000)] == [256, 256, 128, 1]
+    assert [fit_slots(int(small), mib * 2**20) for mib in (50, 290, 600, 100_000)] == [128, 32, 16, 1]
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.benchmark.s3gen import drawn
+from pipeline.benchmark.s3gen import draw_tokens
 from pipeline.data import never
 from pipeline.engine.chatterbox import waveform_stage
 from pipeline.engine.chatterbox.s3gen.flow import Flow
 from pipeline.engine.chatterbox.tuning import TUNING, Tuning
-from pipeline.engine.chatterbox.waveform_stage import LEAST_MEMORY, Speakable, WaveformStage
+from pipeline.engine.chatterbox.waveform_stage import MIN_MEMORY, WaveformRequest, WaveformStage
 
 COUNTS = [9, 12, 10, 15, 11]  # tokens
 
@@ -28,14 +28,14 @@ def speaker(make_engine):
 @pytest.fixture
 def items(ask):
     requests = [ask(f"He counted to {count}.", seed=count) for count in COUNTS]
-    return [(request, drawn(request, count)) for request, count in zip(requests, COUNTS, strict=True)]
+    return [(request, draw_tokens(request, count)) for request, count in zip(requests, COUNTS, strict=True)]
 
 
 @pytest.fixture
 def ahead(monkeypatch):
     """As on a GPU, where a batch is begun before the one before it has been asked for."""
     monkeypatch.setitem(TUNING, "cpu", Tuning(batches_ahead=2))
-    monkeypatch.setattr(waveform_stage, "_is_there", lambda future: False)  # not before it must be
+    monkeypatch.setattr(waveform_stage, "_is_ready", lambda future: False)  # not before it must be
 
 
 @pytest.fixture
@@ -102,8 +102,8 @@ def test_closed_it_ends_what_has_begun_and_begins_nothing_more(make_engine, item
     monkeypatch.setattr(Flow, "__call__", held)
     monkeypatch.setattr(speaker, "_thread", ThreadPoolExecutor(1))
     for request, decoded in items[:3]:
-        speaker._begin([Speakable(request, decoded, decoded.tokens)])
-    futures = [future for _, future in speaker._begun]
+        speaker._submit([WaveformRequest(request, decoded, decoded.tokens)])
+    futures = [future for _, future in speaker._submitted]
     begun.wait(60)
     Timer(0.2, go_on.set).start()
     speaker.close()
@@ -126,7 +126,7 @@ def test_batches_get_smaller_until_none_is(make_engine):
     engine = make_engine(flow_steps=1)
     engine.prepare()
     speaker = WaveformStage(engine.residency.models, engine.voice)
-    speaker._memory = LEAST_MEMORY
+    speaker._memory = MIN_MEMORY
     speaker.halve()
     with pytest.raises(torch.OutOfMemoryError, match="one utterance is too large"):
         speaker.halve()
@@ -152,6 +152,6 @@ def test_a_failed_batch_keeps_no_memory_until_it_is_asked_for(speaker, items, br
 
     broken(9, torch.OutOfMemoryError("CUDA out of memory"), hold)
     request, decoded = items[0]
-    speaker._begin([Speakable(request, decoded, decoded.tokens)])
+    speaker._submit([WaveformRequest(request, decoded, decoded.tokens)])
     assert len(alive) == 1 and alive[0]() is None
-    assert list(speaker._spoken(0, never)) == [] and len(speaker.too_large) >= 1
+    assert list(speaker._collect(0, never)) == [] and len(speaker.too_large) >= 1

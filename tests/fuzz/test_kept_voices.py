@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.clip import Clip
 from pipeline.engine.chatterbox import voice
-from pipeline.engine.chatterbox.voice import Conditionals, compute_or_read, fault
+from pipeline.engine.chatterbox.voice import Conditionals, compute_or_read, find_fault
 from pipeline.errors import UserError
 
 from .conftest import damaged, one_line
@@ -79,10 +79,10 @@ def test_a_broken_file_in_the_cache_is_computed_again_and_mended(number, compute
     whole = file.read_bytes()
     break_file(file, Random(f"cache {number}"))
     with caplog.at_level(logging.WARNING):
-        assert fault(get(tmp_path)) == ""
+        assert find_fault(get(tmp_path)) == ""
     if len(computed) == 2:
         assert file.read_bytes() == whole and all(map(one_line, caplog.messages)) and str(file) in caplog.text
-    assert fault(get(tmp_path)) == "" and len(computed) <= 2
+    assert find_fault(get(tmp_path)) == "" and len(computed) <= 2
     assert list((tmp_path / "voices").iterdir()) == [file]
 
 
@@ -91,7 +91,7 @@ def test_what_is_no_file_in_the_cache_is_replaced_or_named_in_one_line(computed,
     (file,) = (tmp_path / "voices").iterdir()
     file.unlink()
     os.mkfifo(file)
-    assert fault(get(tmp_path)) == "" and file.is_file()
+    assert find_fault(get(tmp_path)) == "" and file.is_file()
     file.unlink()
     file.mkdir()
     with pytest.raises(UserError) as error:

@@ -17,7 +17,7 @@ ROWS = Path("outputs/benchmark/benchmark.json")
 
 @pytest.fixture
 def benchmark(job, story, cache, monkeypatch):
-    monkeypatch.setattr(t3, "bandwidth", lambda device: 1e10)
+    monkeypatch.setattr(t3, "measure_bandwidth", lambda device: 1e10)
     options = ("stage=t3", "engine.checkpoint=stand-in-tiny", f"engine.cache={cache}", "engine.max_tokens=25")
     return lambda *more: job("benchmark", f"book={story}", *options, *more)
 
@@ -65,14 +65,14 @@ def test_whole_jobs_are_measured_beside_stock_and_leave_nothing_behind(benchmark
 
 
 def test_rows_of_other_stages_stay_and_what_is_no_benchmark_does_not(tmp_path, caplog):
-    kept, rows = tmp_path / "benchmark.json", Figures("t3", "2 CPU cores", {})
-    rows.add("tokens", 7.0, "1/s", stock=2.0)
+    kept, figures = tmp_path / "benchmark.json", Figures("t3", "2 CPU cores", {})
+    figures.add("tokens", 7.0, "1/s", stock=2.0)
     kept.write_text(json.dumps([dict.fromkeys(COLUMNS, 0) | {"stage": "other"}, {"stage": "t3"}]))
-    assert save(tmp_path, rows.figures) == kept
+    assert save(tmp_path, figures.figures) == kept
     other, row = json.loads(kept.read_text())
     assert other["stage"] == "other" and row["stage"] == "t3" and row["ratio"] == 3.5 and row.keys() == COLUMNS
     kept.write_text("{")
-    save(tmp_path, rows.figures)
+    save(tmp_path, figures.figures)
     assert "was no benchmark" in caplog.text and json.loads(kept.read_text()) == [row]
 
 
@@ -82,6 +82,8 @@ def test_rows_of_other_stages_stay_and_what_is_no_benchmark_does_not(tmp_path, c
         ("engine=espeak", "engine=espeak has no stages"),
         ("stage=t4", "stage=t4"),
         ("utterances=0", "utterances=0"),
+        ("dry_run=true", "the option dry_run belongs to another engine or job"),
+        ("limit=3", "the option limit belongs to another engine or job"),
         ("sample=3", "sample=3 is of run=; beside book= say utterances=3"),
         ("run=. stage=precision", "book="),
     ],

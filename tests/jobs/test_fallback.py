@@ -1,5 +1,6 @@
 """Faults forced into the tiny stand-in's modules: the right reason, then an FP32 retry that the manifest shows."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,6 +149,18 @@ def test_speech_that_stays_bad_goes_down_the_whole_ladder_and_fails(run, monkeyp
     assert attempts(row) == [("t3=bf16", "silent"), *[("fp32", "silent")] * 3]
     seeds = [a["seed"] for a in row["attempts"]]
     assert seeds[0] == seeds[1] and len(set(seeds)) == 3
+
+
+def test_a_row_that_the_last_step_saved_says_what_its_speech_was_drawn_with(run, monkeypatch):
+    change(monkeypatch, lambda x: x * 0 - 100, times=3)
+    ended, (row,) = run()
+    assert ended.code == 0 and [reason for _, reason in attempts(row)] == ["silent", "silent", "silent", ""]
+    sampled = [json.loads(attempt["sampling"]) for attempt in row["attempts"]]
+    assert [one["temperature"] for one in sampled] == pytest.approx([0.8, 0.8, 0.8, 0.6])
+    assert [one["min_p"] for one in sampled] == [0.05, 0.05, 0.05, 0.1] and sampled[3]["top_p"] == 0.95
+    kept = json.loads(row["params"])
+    assert kept["sampling"] == sampled[3] and kept["precision"]["t3"] == "bf16"  # as asked for
+    assert row["seed"] == row["attempts"][3]["seed"] and row["precision"] == "fp32"
 
 
 def test_the_fp32_weights_are_loaded_at_the_first_failure_and_not_before(run):

@@ -25,13 +25,13 @@ POISONED = (
 import os, torch
 from jobs.cli import RESTARTED
 from pipeline.engine.chatterbox import waveform_stage
-waveforms, calls = waveform_stage.Speaker._waveforms, []
+waveforms, calls = waveform_stage.WaveformStage._compute, []
 def breaking(speaker, rows):
     calls.append(rows)
     if len(calls) == 4 and RESTARTED not in os.environ:
         torch.zeros(5, device="cuda")[torch.tensor([7], device="cuda")].sum().item()
     return waveforms(speaker, rows)
-waveform_stage.Speaker._waveforms = breaking
+waveform_stage.WaveformStage._compute = breaking
 """
     + RUN
 )

@@ -34,7 +34,7 @@ texts = {}
 def odd_text(decoder):
     return texts["odd"]
 
-prompt_of = token_stage.Decoders.prompt_of
+prompt_of = token_stage.TokenStage.prompt_of
 def noticed(self, request):
     prompt = prompt_of(self, request)
     if request.utterance.index == 3:
@@ -47,7 +47,7 @@ def dying(writer, kept):
         os._exit(9)
     return rows
 
-token_stage.decode, token_stage.Decoders.prompt_of, Writer.keep = broken, noticed, dying
+token_stage.decode, token_stage.TokenStage.prompt_of, Writer.keep = broken, noticed, dying
 die_at = int(sys.argv.pop(1))
 main("generate", GenerateConfig, generate)
 """

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.text.spoken.normalise import punc_norm, spoken
+from pipeline.text.spoken.normalise import normalise, punc_norm
 
 
 def stock_punc_norm() -> Callable[[str], str]:
@@ -36,13 +36,13 @@ def test_punc_norm_is_the_stock_function(text):
 
 @given(st.text() | PUNCTUATED)
 def test_the_stock_function_has_nothing_left_to_do(text):
-    result = spoken(text)
+    result = normalise(text)
     assert result == "" or STOCK(result) == result
 
 
 @given(st.text() | PUNCTUATED | st.text(st.sampled_from("ACHPTERIVX .[illustration]5*_=&…-")))
 def test_the_model_is_never_given_what_it_takes_for_noise_or_a_command(text):
-    result = spoken(text)
+    result = normalise(text)
     assert not set(result) & set("*#~^|\\<>{}[]_@`•§¶†‡©®™\u200b\ufeff\xad\n\t")
     assert "  " not in result and result == result.strip()
     assert result == "" or any(char.isalnum() for char in result)
@@ -50,7 +50,7 @@ def test_the_model_is_never_given_what_it_takes_for_noise_or_a_command(text):
 
 @given(st.text(st.sampled_from("*#~-–—_=•…!?. \n“”")))
 def test_what_has_no_letter_or_digit_is_not_spoken(text):
-    assert spoken(text) == ""
+    assert normalise(text) == ""
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_what_has_no_letter_or_digit_is_not_spoken(text):
     ],
 )
 def test_marks_are_read_as_a_narrator_would(text, expected):
-    assert spoken(text) == expected
+    assert normalise(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_marks_are_read_as_a_narrator_would(text, expected):
     ],
 )
 def test_dashes_and_ellipses_become_the_pauses_that_the_model_knows(text, expected):
-    assert spoken(text) == expected
+    assert normalise(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_dashes_and_ellipses_become_the_pauses_that_the_model_knows(text, expect
     ],
 )
 def test_shouting_is_lowered_and_acronyms_are_kept(text, expected):
-    assert spoken(text) == expected
+    assert normalise(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -120,9 +120,9 @@ def test_shouting_is_lowered_and_acronyms_are_kept(text, expected):
     ],
 )
 def test_chapter_numerals_are_numbers_and_words_are_not(text, expected):
-    assert spoken(text) == expected
+    assert normalise(text) == expected
 
 
 @given(st.text(st.characters(categories=["Lu", "Ll", "Mn", "Zs", "Po"])))
 def test_the_same_text_in_another_unicode_form_is_spoken_alike(text):
-    assert spoken(unicodedata.normalize("NFD", text)) == spoken(unicodedata.normalize("NFC", text))
+    assert normalise(unicodedata.normalize("NFD", text)) == normalise(unicodedata.normalize("NFC", text))

@@ -13,7 +13,7 @@ from pipeline.data import Utterance
 from pipeline.text import Book, ParagraphKind
 from pipeline.text.reader import read_book
 from pipeline.text.segment import segment
-from pipeline.text.spoken.normalise import spoken
+from pipeline.text.spoken.normalise import normalise
 
 ALICE = Path(__file__).parents[3] / "shared" / "books" / "alice.txt"
 
@@ -43,7 +43,7 @@ def assert_sound(book: Book, utterances: list[Utterance]) -> None:
         of_paragraph[utterance.chapter, utterance.paragraph].append(utterance)
         cut = book.text[utterance.char_start : utterance.char_end]
         assert cut == cut.strip() and utterance.text == " ".join(cut.split())
-        assert utterance.spoken_text == spoken(utterance.text) != ""
+        assert utterance.spoken_text == normalise(utterance.text) != ""
         assert len(utterance.text) <= 280 and len(utterance.spoken_text) <= 280
     assert utterances == sorted(utterances, key=lambda utterance: utterance.char_start)
     for chapter in book.chapters:
@@ -107,7 +107,7 @@ def test_alice_in_wonderland_is_whole(join_chars):
     utterances = segment(book, TextConfig(join_chars=join_chars))
     assert_sound(book, utterances)
     assert utterances[3].spoken_text == "Chapter 1. Down the Rabbit-Hole."
-    assert all(spoken(utterance.spoken_text) == utterance.spoken_text for utterance in utterances)
+    assert all(normalise(utterance.spoken_text) == utterance.spoken_text for utterance in utterances)
 
 
 def test_an_utterance_knows_its_place(read):

@@ -41,7 +41,7 @@ def test_silence_has_no_watermark(perth):
 
 
 @pytest.mark.parametrize("length", [1, 100, 771])
-def test_even_a_click_is_marked_and_listened_to(perth, length):
+def test_even_a_click_is_marked_and_scored(perth, length):
     (marked,) = perth.apply([np.ones(length, np.float32)], 24_000)
     assert marked.shape == (length,) and 0 <= perth.score([marked], 24_000)[0] <= 1
 
@@ -56,7 +56,7 @@ def test_marking_many_is_marking_each(perth):
 def test_no_watermarker_is_a_user_error_not_a_missing_watermark(monkeypatch):
     import perth as library
 
-    monkeypatch.setattr(library, "PerthImplicitWatermarker", None)  # what Perth does without pkg_resources
+    monkeypatch.setattr(library, "PerthImplicitWatermarker", None)  # as Perth does without pkg_resources
     with pytest.raises(UserError, match="no watermarker"):
         build_watermarker(WatermarkConfig(), "cpu")
 

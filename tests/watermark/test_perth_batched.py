@@ -1,4 +1,4 @@
-"""The batched watermark beside Perth itself, and each row of a batch beside the same row alone. All on the CPU."""
+"""The batched watermark against Perth itself, and each row of a batch against the row alone. All on the CPU."""
 
 import numpy as np
 import pytest
@@ -47,13 +47,12 @@ def marked(batched, speech):
     return batched.apply(speech, RATE)
 
 
-def in_any_company(monkeypatch):
-    """All in one group."""
+def use_one_group(monkeypatch):
     monkeypatch.setattr("pipeline.watermark.perth_batched.GROUP_S", 1000)
 
 
 def test_a_row_is_marked_as_if_it_were_alone_up_to_its_last_sample(batched, speech, monkeypatch):
-    in_any_company(monkeypatch)
+    use_one_group(monkeypatch)
     together = batched.apply(speech[:-1], RATE)
     for row, before in zip(together, speech[:-1], strict=True):
         (alone,) = batched.apply([before], RATE)
@@ -63,7 +62,7 @@ def test_a_row_is_marked_as_if_it_were_alone_up_to_its_last_sample(batched, spee
 
 @pytest.mark.long
 def test_a_row_is_scored_as_if_it_were_alone(batched, speech, marked, monkeypatch):
-    in_any_company(monkeypatch)
+    use_one_group(monkeypatch)
     rows = [*marked[:-1], *speech[:4]]
     alone = [score for row in rows for score in batched.score([row], RATE)]
     assert batched.score(rows, RATE) == pytest.approx(alone, abs=1e-5)
@@ -80,7 +79,7 @@ def test_the_score_is_perths_own_with_and_without_a_mark(batched, reference, spe
 
 
 def test_the_sound_is_perths_own_but_for_the_resampler_in_the_highest_band(reference, speech, marked):
-    """Measured: -110 dB below 10.5 kHz; above it ours keeps more of what is there."""
+    """Measured: -110 dB below 10.5 kHz. Above that our resampler keeps more of the band."""
     for row, before in zip(marked, speech, strict=True):
         (expected,) = reference.apply([before], RATE)
         assert db(row - expected) < db(expected) - 45

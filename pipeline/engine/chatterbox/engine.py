@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FEWEST_TOKENS = 10  # of a stand-in's utterance
+MIN_STAND_IN_TOKENS = 10  # the least cap of a stand-in's utterance
 
 
 class ChatterboxEngine:
+    """The engine protocol for one checkpoint, voice and device. Loads weights at the first use."""
+
     can_retry = True
 
     def __init__(self, engine: ChatterboxConfig, voice: VoiceConfig, precision: Precision, device: str) -> None:
@@ -42,7 +44,7 @@ class ChatterboxEngine:
         self._clip = read_clip(Path(os.path.expanduser(voice.path))) if voice.path else None
         self._checkpoint = checkpoint.resolve(engine.checkpoint, engine.revision, self._cache)
         self._prepared = self._started = False
-        self._logged: dict[str, str] = {}  # what is in use, as last logged
+        self._logged: dict[str, str] = {}  # `in_use()` as last logged
         self.unchecked = frozenset({"no_eos", "cut_off"} if self._checkpoint.is_stand_in else ())
         self.identity = Identity(
             model=self._checkpoint.model,
@@ -72,7 +74,7 @@ class ChatterboxEngine:
             )
         self._write_stand_in()
         checkpoint.check(self._checkpoint)
-        release_memory(self._device, cycles=True)  # of an engine before this one
+        release_memory(self._device, cycles=True)  # that of an earlier engine
         self._prepared = True
 
     def _prepare_kernels(self) -> None:
@@ -89,11 +91,11 @@ class ChatterboxEngine:
             raise UserError(f"engine.compile_cache={folder}: {error.strerror}; choose another folder") from error
 
     def _write_stand_in(self) -> None:
-        """Random weights, if they are asked for and not there yet."""
+        """Write the stand-in's random weights, if a stand-in is configured and not written yet."""
         from pipeline.engine.chatterbox import stand_in
 
         folder = self._checkpoint.folder
-        if self._checkpoint.is_stand_in and not os.path.exists(folder):  # never raises
+        if self._checkpoint.is_stand_in and not os.path.exists(folder):  # unlike Path's, never raises
             log.info("writing random weights to %s", folder)
             try:
                 stand_in.write(folder, self._checkpoint.model)
@@ -113,23 +115,23 @@ class ChatterboxEngine:
         self.residency.use(self.precision)
 
     def max_tokens(self, predicted_s: float) -> int:
-        """Random weights never end an utterance, so a stand-in's cap is its length."""
+        """A stand-in never draws the end token, so its cap is the predicted length."""
         if not self._checkpoint.is_stand_in:
             return self._options.max_tokens
-        return min(max(math.ceil(TOKENS_PER_SECOND * predicted_s), FEWEST_TOKENS), self._options.max_tokens)
+        return min(max(math.ceil(TOKENS_PER_SECOND * predicted_s), MIN_STAND_IN_TOKENS), self._options.max_tokens)
 
     def synthesize(self, requests: Iterable[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
         from pipeline.device.devices import device_errors
 
         with device_errors(self._device):
             for speech in self._log_start(self.residency.synthesize(requests, stopping)):
-                if (found := self.in_use()) != self._logged:  # just loaded, or built anew
+                if (found := self.in_use()) != self._logged:  # something was loaded or rebuilt
                     log.info("in use: %s", "; ".join(f"{what} {how}" for what, how in found.items()))
                     self._logged = found
                 yield speech
 
     def _log_start(self, speeches: Iterator[Speech]) -> Iterator[Speech]:
-        """Pass `speeches` on; log how long the engine's first one took."""
+        """Pass `speeches` on. Log how long the engine's first one took."""
         if self._started:
             yield from speeches
             return
@@ -141,7 +143,7 @@ class ChatterboxEngine:
         for number, speech in enumerate(speeches):
             if number == 0:
                 log.info(
-                    "first speech after %.1f s, of which compiled and captured in %.1f s",
+                    "first speech after %.1f s, including %.1f s of compiling and capturing",
                     time.monotonic() - begun,
                     graphs.spent_s() - spent_s,
                 )
@@ -175,12 +177,12 @@ class ChatterboxEngine:
 
         device = find_device(self._device_name)
         if device.type == "cuda":
-            torch.cuda.set_device(device)  # kernels that name no device run there
+            torch.cuda.set_device(device)  # for kernels launched without a device
         return device
 
     @cached_property
     def residency(self) -> "Residency":
-        """What is loaded. Whoever changes it changes what the engine runs."""
+        """Both stages and the loaded models. Changing them changes what the engine runs."""
         from pipeline.engine.chatterbox.residency import Residency
 
         return Residency(self._checkpoint.folder, self._device, self._options, self.precision, self.voice)
@@ -196,7 +198,10 @@ class ChatterboxEngine:
         return self.conditionals_of(self._clip, encoder) if self._clip else self.residency.models.builtin_voice
 
     def conditionals_of(self, clip: Clip, encoder: str) -> Conditionals:
-        """A clip's conditionals from the cache, or computed with the voice encoder in that dtype and kept there."""
+        """A clip's conditionals from the cache, or computed with the voice encoder in dtype `encoder` and cached.
+
+        FloatingPointError if they are not finite in half precision; `UserError` if the clip is unusable.
+        """
         return compute_or_read(
             clip,
             self.residency.models.voice_modules,

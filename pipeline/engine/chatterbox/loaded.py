@@ -1,4 +1,4 @@
-"""What is loaded of a checkpoint on one device: T3's weights, flows, vocoders, tokenizer, the built-in voice.
+"""The loaded parts of a checkpoint on one device: T3's weights, flows, vocoders, tokenizer, the built-in voice.
 
 Knows nothing of requests.
 """
@@ -25,14 +25,14 @@ from pipeline.engine.chatterbox.voice import Conditionals
 
 
 def verify(what: str, weights: Any, dtype: torch.dtype) -> None:
-    """RuntimeError if weights have another dtype than was asked for."""
+    """RuntimeError if not all of `weights` have this dtype. `what` names them in the message."""
     found = {tensor.dtype for tensor in tensors_of(weights)}
     if found != {dtype}:
         raise RuntimeError(f"the weights of {what} are {found} where {dtype} was wanted")
 
 
 class LoadedModels:
-    """A checkpoint on one device, each part loaded when it is first asked for."""
+    """A checkpoint on one device. Each part is loaded at its first use."""
 
     def __init__(self, folder: Path, device: torch.device, flow_steps: int, meter: PaddingMeter | None = None) -> None:
         self.folder, self.device, self._flow_steps = folder, device, flow_steps
@@ -42,7 +42,7 @@ class LoadedModels:
         self.vocoders: dict[torch.dtype, Vocoder] = {}
 
     def t3(self, dtype: torch.dtype) -> T3Weights:
-        """The weights of the engine's own T3 decoder."""
+        """The weights of our T3 decoder, on the device."""
         if dtype not in self.t3s:
             stock = load(T3_FILE, self.folder, torch.device("cpu"), as_saved=True)
             fused = fuse(stock, self.device, dtype)
@@ -51,7 +51,7 @@ class LoadedModels:
         return self.t3s[dtype].get()
 
     def flow(self, number_format: str) -> Flow:
-        """Speech tokens to mels."""
+        """The flow, which turns speech tokens into mels. Built from stock's module."""
         if number_format not in self.flows:
             flow = Flow(self.s3gen.flow, self.device, number_format, self._flow_steps, self.meter)
             verify("the flow", (flow.weights.encoder, flow.weights.estimator), DTYPES[number_format])
@@ -59,27 +59,29 @@ class LoadedModels:
         return self.flows[number_format]
 
     def load_waveforms(self, precision: Precision) -> None:
-        """Load flow, vocoder and fade, if they are not there yet."""
+        """Load flow, vocoder and fade, if they are not loaded yet."""
         self.flow(precision.flow), self.vocoder(precision.vocoder), self.fade
 
     def keep_only(self, precision: Precision) -> None:
-        """Free what another precision needs."""
+        """Free the weights that `precision` does not use."""
         self.t3s = {dtype: one for dtype, one in self.t3s.items() if dtype == DTYPES[precision.t3]}
         self.flows = {name: one for name, one in self.flows.items() if name == precision.flow}
         self.vocoders = {dtype: one for dtype, one in self.vocoders.items() if dtype == DTYPES[precision.vocoder]}
 
     def offload_t3(self) -> None:
+        """Free T3's memory on the device. The next use copies the weights back."""
         for weights in self.t3s.values():
             weights.offload()
         release_memory(self.device)
 
     def offload_waveforms(self) -> None:
+        """Free the flows' and vocoders' memory on the device. The next use copies the weights back."""
         for one in (*self.flows.values(), *self.vocoders.values()):
             one.offload()
         release_memory(self.device)
 
     def vocoder(self, number_format: str) -> Vocoder:
-        """Mels to samples."""
+        """The vocoder, which turns mels into samples. Built from stock's module."""
         dtype = DTYPES[number_format]
         if dtype not in self.vocoders:
             vocoder = Vocoder(self.s3gen.mel2wav, self.device, dtype, self.meter)
@@ -89,16 +91,16 @@ class LoadedModels:
 
     @cached_property
     def fade(self) -> torch.Tensor:
-        """What stock multiplies the first samples by. (960,) float32"""
+        """Stock's factors for the first samples of an utterance. (960,) float32"""
         return self.s3gen.trim_fade.to(self.device)
 
     @cached_property
     def s3gen(self) -> S3Gen:
-        """Stock's module on the CPU; flow and vocoder are made from it."""
+        """Stock's module on the CPU. Flow and vocoder are built from it."""
         return load(S3GEN_FILE, self.folder, torch.device("cpu"))
 
     def voice_modules(self) -> tuple[S3Gen, VoiceEncoder]:
-        """Stock's modules on the device, to compute conditionals with; they are not kept."""
+        """Stock's modules on the device, for computing conditionals. They are not kept here."""
         return load(S3GEN_FILE, self.folder, self.device), load(VOICE_ENCODER_FILE, self.folder, self.device)
 
     @cached_property
@@ -110,11 +112,11 @@ class LoadedModels:
         return load_builtin_voice(self.folder)
 
     def in_use(self) -> dict[str, str]:
-        """What is loaded so far, by component."""
+        """What is loaded so far, by component, in words."""
         found = dict(device=str(self.device), torch=torch.__version__)
         if self.device.type == "cuda":
             found["gpu"] = torch.cuda.get_device_name(self.device)
-        flows = list(self.flows.items())  # the waveform thread may add to them meanwhile
+        flows = list(self.flows.items())  # a copy, because the waveform thread may add flows meanwhile
         found |= {f"flow {number_format}": flow.in_use() for number_format, flow in flows}
         if dtypes := list(self.vocoders):
             found["vocoder"] = f"{'/'.join(str(dtype).removeprefix('torch.') for dtype in dtypes)} weights"

@@ -1,6 +1,6 @@
-"""Which weights are on the device when: T3 and S3Gen side by side, or in turns where memory is short.
+"""Which weights are on the device when: T3 and S3Gen both resident, or in turns if memory is short.
 
-From requests to speech, and what to do where memory runs out. Knows nothing of recordings, checks or retries.
+Turns requests into speech and recovers when memory runs out. Knows nothing of recordings, checks or retries.
 """
 
 import logging
@@ -16,7 +16,7 @@ from pipeline.device.dtypes import DTYPES
 from pipeline.device.memory import catch_oom, free_memory, release_memory
 from pipeline.device.padding import PaddingMeter
 from pipeline.engine.chatterbox.loaded import LoadedModels
-from pipeline.engine.chatterbox.memory import PHASED_SHARE, RESIDENT_SHARE, s3gen_bytes, wants_phases
+from pipeline.engine.chatterbox.memory import PHASED_SHARE, RESIDENT_SHARE, choose_phased, s3gen_bytes
 from pipeline.engine.chatterbox.stock import S3GEN_FILE
 from pipeline.engine.chatterbox.token_stage import TEXT_LENGTHS, DecodedRequest, TokenStage, slot_bytes
 from pipeline.engine.chatterbox.voice import Conditionals
@@ -25,11 +25,11 @@ from pipeline.errors import OutOfMemory
 
 log = logging.getLogger(__name__)
 
-TURN = 512  # utterances decoded before S3Gen's turn; a kill loses those that have not been spoken
+TURN = 512  # utterances decoded before S3Gen's turn; a kill loses those without samples
 
 
 class Residency:
-    """Owns both stages; `models` is what is loaded, and whoever changes it changes what is spoken."""
+    """Owns both stages and the loaded `models`. Changing `models` changes the speech."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Residency:
         voice_of: Callable[[str], Conditionals],
     ) -> None:
         self._device, self._options, self._precision, self._voice_of = device, options, precision, voice_of
-        self._ran_out = False  # with all weights on the device
+        self._oom_resident = False  # memory ran out with all weights on the device
         self._phased: bool | None = None  # None: not decided yet
         self._token_stage: TokenStage | None = None  # None: not built yet
         self.meter = PaddingMeter()
@@ -48,7 +48,10 @@ class Residency:
         self.waveform_stage = WaveformStage(self.models, voice_of)
 
     def synthesize(self, requests: Iterable[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
-        """Each request's speech, as `Engine.synthesize` has it. Out of memory, T3 and S3Gen take turns."""
+        """Yield each request's speech, as `Engine.synthesize` does.
+
+        If memory runs out, T3 and S3Gen take turns from then on. Raises if they may not or already do.
+        """
         pending = dict.fromkeys(requests)
         with catch_oom(OutOfMemory) as oom:
             for speech in self._synthesize(list(pending), stopping):
@@ -56,26 +59,26 @@ class Residency:
                 yield speech
         if oom.error is None:
             return
-        if not self._may_take_turns:
+        if not self._may_phase:
             raise oom.error
         log.warning("out of memory with all weights on %s: from here on T3 and S3Gen take turns", self._device)
-        self._ran_out = True
-        self._decide_anew()
+        self._oom_resident = True
+        self._reset_decisions()
         self.waveform_stage.close()
         release_memory(self._device, cycles=True)
-        self.waveform_stage = WaveformStage(self.models, self._voice_of)  # with batches of the first size
+        self.waveform_stage = WaveformStage(self.models, self._voice_of)  # with the initial batch size
         yield from self._synthesize(list(pending), stopping)
 
     def use(self, precision: Precision) -> None:
-        """Use `precision` for first attempts from now on, and free what only others need."""
+        """Use `precision` for first attempts from now on, and free the weights that it does not use."""
         self._precision = precision
-        self._decide_anew()
+        self._reset_decisions()
         self.waveform_stage.forget()
         self.models.keep_only(precision)
         release_memory(self._device)
 
     def in_use(self) -> dict[str, str]:
-        """What is loaded, and what has been decided."""
+        """What is loaded and how memory is divided, in words."""
         found = self.models.in_use()
         if self._token_stage is not None:
             found |= dict(memory="phased" if self.phased else "resident") | self._token_stage.in_use
@@ -83,14 +86,14 @@ class Residency:
 
     @property
     def phased(self) -> bool:
-        """Whether T3 and S3Gen take turns on the device; decided when first asked."""
+        """Whether T3 and S3Gen take turns on the device. Decided at the first use."""
         if self._phased is None:
             self._phased = self._decide_phased()
         return self._phased
 
     @property
     def token_stage(self) -> TokenStage:
-        """From requests to tokens; built when first asked for."""
+        """Requests to tokens. Built at the first use."""
         if self._token_stage is None:
             share = PHASED_SHARE if self.phased else RESIDENT_SHARE
             self._token_stage = TokenStage(
@@ -100,7 +103,7 @@ class Residency:
 
     def _decide_phased(self) -> bool:
         mode, device = self._options.memory, self._device
-        if self._ran_out:
+        if self._oom_resident:
             return True
         if device.type != "cuda":
             if mode == "phased":
@@ -110,19 +113,20 @@ class Residency:
             return mode == "phased"
         weights = self.models.t3(DTYPES[self._precision.t3])
         slot = slot_bytes(weights, TEXT_LENGTHS[0], self._options.max_tokens, cfg=True)
-        return wants_phases(free_memory(device), self._s3gen_bytes, slot, self._options.slots)
+        return choose_phased(free_memory(device), self._s3gen_bytes, slot, self._options.slots)
 
     def _synthesize(self, requests: Sequence[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
         self._prepare_voices({request.precision.voice_encoder for request in requests})
         if not self.phased:
-            yield from self._side_by_side(requests, stopping)
+            yield from self._synthesize_resident(requests, stopping)
             return
         for begin in range(0, len(requests), TURN):
             if not stopping():
-                yield from self._in_phases(requests[begin : begin + TURN], stopping)
+                yield from self._synthesize_phased(requests[begin : begin + TURN], stopping)
 
-    def _side_by_side(self, requests: Iterable[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
-        self.models.load_waveforms(self._precision)  # first: the decoder takes its share of what is then free
+    def _synthesize_resident(self, requests: Iterable[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
+        """Decode and make waveforms at the same time, with all weights on the device."""
+        self.models.load_waveforms(self._precision)  # before the decoder, which takes a share of the free memory
         decoded: Iterable[DecodedRequest] = self.token_stage.decode(requests, stopping)
         yield from self.waveform_stage.speak(decoded, stopping)
         while (decoded := self.waveform_stage.too_large) and not stopping():
@@ -130,8 +134,8 @@ class Residency:
             self.token_stage.halve()
             yield from self.waveform_stage.speak(decoded, stopping)
 
-    def _in_phases(self, requests: Sequence[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
-        """All tokens, then all waveforms, which take no more memory than the tokens did."""
+    def _synthesize_phased(self, requests: Sequence[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
+        """Decode all tokens, then make all waveforms, in no more memory than the decoder had."""
         self.models.offload_waveforms()
         decoded: Iterable[DecodedRequest] = list(self.token_stage.decode(requests, stopping))
         if stopping():
@@ -146,19 +150,19 @@ class Residency:
             yield from self.waveform_stage.speak(decoded, stopping)
 
     @property
-    def _may_take_turns(self) -> bool:
+    def _may_phase(self) -> bool:
         return self._options.memory == "auto" and self._device.type == "cuda" and not self._phased
 
-    def _decide_anew(self) -> None:
-        """Free the decoders, and share out memory by what is there when it is next asked for."""
+    def _reset_decisions(self) -> None:
+        """Free the decoders. Their size and `phased` are decided again at the next use, by the memory free then."""
         if self._token_stage is not None:
             self._token_stage.forget()
         self._token_stage = self._phased = None
 
     def _prepare_voices(self, encoders: Iterable[str]) -> None:
-        """Compute the voice while there is room for the modules that do it."""
+        """Compute the voice before weights and decoders fill the device."""
         for encoder in encoders:
-            with suppress(NotFinite):  # raised again for each request that asks for it
+            with suppress(NotFinite):  # raised again for each request with that encoder
                 self._voice_of(encoder)
 
     @property

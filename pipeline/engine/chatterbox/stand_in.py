@@ -1,8 +1,8 @@
-"""Stand-in checkpoints: seeded random weights in the five stock files, where no real ones can be had.
+"""Stand-in checkpoints: seeded random weights in the five stock files, for machines without the real ones.
 
-They exercise what real weights exercise: sampling is peaked and never draws an id that is no speech, pitch is about
-200 Hz, and the audio is audible, unclipped and without pauses. Numbers come from NumPy, seeded by each tensor's name,
-so a stand-in is the same on every machine. Knows nothing of engines and runs.
+They use the same code paths as real weights. Sampling is peaked and draws only speech ids. Pitch is about 200 Hz, and
+the audio is audible, unclipped and without pauses. NumPy draws each tensor, seeded by its name, so a stand-in is the
+same on every machine. Knows nothing of engines and runs.
 """
 
 import math
@@ -18,22 +18,22 @@ from safetensors.numpy import save_file
 
 from pipeline.data import TOKENS_PER_SECOND
 from pipeline.engine.chatterbox import stock
-from pipeline.engine.chatterbox.stand_in_tokenizer import tokenizer
+from pipeline.engine.chatterbox.stand_in_tokenizer import build_tokenizer
 from pipeline.engine.chatterbox.vocabulary import SPEECH_TOKENS
 
 FULL, TINY = "stand-in", "stand-in-tiny"
 TINY_DEPTH = {stock.T3_FILE: 2, stock.S3GEN_FILE: 1}  # blocks of each stack
 PROMPT_SECONDS = {FULL: 10, TINY: 2}
 
-# How far a tensor's scale is from the neutral one (variance kept). The first pattern that is found in the name counts.
+# A tensor's scale relative to the neutral one, which keeps the variance. The first pattern found in the name counts.
 GAINS = (
-    # T3. The residual stream is the speech token (1), its position (0.5), and what the layers add (about 1).
+    # T3. The residual stream sums the speech token (1), its position (0.5) and the layers' outputs (about 1).
     (r"^(text|speech)_pos_emb", 0.5),
-    (r"^speech_head", 5.0),  # standard deviation of a logit: a few tokens share nearly all of the probability
+    (r"^speech_head", 5.0),  # standard deviation of a logit: a few tokens have nearly all of the probability
     (r"^tfmr.*(q|k)_proj", 1.2),
-    (r"^tfmr.*o_proj", 4.0),  # attention averages over positions, which leaves little
+    (r"^tfmr.*o_proj", 4.0),  # attention averages over positions, which shrinks the variance
     (r"^tfmr.*down_proj", 2.0),
-    # Flow. Stock multiplies the encoder's input by sqrt(512), beside which a block's neutral output would be nothing.
+    # Flow. Stock multiplies the encoder's input by sqrt(512), so neutral blocks would add almost nothing to it.
     (r"^flow\.encoder.*(linear_out|w_2)", 10.0),
     (r"^flow\.spk_embed_affine_layer", math.sqrt(192)),  # its input has norm 1, not variance 1
     (r"^flow.*final_proj", 2.0),
@@ -50,19 +50,22 @@ GAINS = (
 
 
 def write(folder: Path, size: str) -> None:
-    """Write the stand-in `size` into the new `folder`, which appears only when it is complete."""
+    """Write the stand-in of that `size` into `folder`, which must be new. It appears only when complete.
+
+    OSError if it cannot be written.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         draft = Path(temporary) / folder.name
         draft.mkdir()
         for file in stock.MODULES:
             save_file(_tensors(file, size), draft / file)
-        tokenizer().save(str(draft / "tokenizer.json"))
+        build_tokenizer().save(str(draft / "tokenizer.json"))
         torch.save(_conditionals(PROMPT_SECONDS[size]), draft / "conds.pt")
         try:
             os.rename(draft, folder)
         except OSError:
-            if not folder.exists():  # else another process was faster
+            if not folder.exists():  # otherwise another process wrote it first
                 raise
 
 
@@ -77,7 +80,7 @@ def _tensors(file: str, size: str) -> dict[str, np.ndarray]:
 
 
 def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Neutral values: norms do nothing, biases are 0, and weights keep the variance of what they are given."""
+    """Neutral values times their gain. Neutral norms do nothing, biases are 0, weights keep their input's variance."""
     kind = name.rpartition(".")[2]
     if kind == "num_batches_tracked":
         return np.zeros(shape, np.int64)
@@ -93,9 +96,9 @@ def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _balance_t3(tensors: dict[str, np.ndarray]) -> None:
-    """Let all layers together add as much at any depth, and give ids that are no speech a logit of about -100.
+    """Make the layers' total output the same at any depth, and the logit of ids that are not speech about -100.
 
-    No layer writes channel 0, which every speech token sets to 4: the head reads -40 times that there.
+    Every speech token sets channel 0 to 4, and no layer changes it. The head's weight there is -40 for those ids.
     """
     writers = [name for name in tensors if name.endswith(("o_proj.weight", "down_proj.weight"))]
     for name in writers:
@@ -115,13 +118,13 @@ def _balance_s3gen(tensors: dict[str, np.ndarray]) -> None:
 
 
 def _conditionals(seconds: int) -> dict[str, dict[str, torch.Tensor | None]]:
-    """A voice in stock's form, with a prompt of so many seconds."""
+    """A voice in stock's format, with a prompt of this length."""
     rng = np.random.default_rng(0)
     speaker = rng.standard_normal((1, 256), np.float32).clip(0)  # the voice encoder ends in a ReLU and an L2 norm
-    heard = min(seconds, 6)  # T3 hears no more
+    encoder_seconds = min(seconds, 6)  # the most that T3 uses
     t3 = dict(
         speaker_emb=speaker / np.linalg.norm(speaker),
-        cond_prompt_speech_tokens=rng.integers(SPEECH_TOKENS, size=(1, TOKENS_PER_SECOND * heard)),
+        cond_prompt_speech_tokens=rng.integers(SPEECH_TOKENS, size=(1, TOKENS_PER_SECOND * encoder_seconds)),
         emotion_adv=np.full((1, 1, 1), 0.5, np.float32),
     )
     gen = dict(

@@ -1,6 +1,6 @@
-"""The stand-ins' text tokenizer: byte-pair merges learnt from a list of common words. Knows nothing of models.
+"""The stand-ins' text tokenizer: byte-pair merges learned from a list of common words. Knows nothing of models.
 
-It has the real one's size, special tokens and about its number of tokens on English text, but not its merges.
+Vocabulary size and special tokens are the real one's, and English text gives about as many tokens. Merges differ.
 """
 
 from collections import Counter
@@ -29,21 +29,22 @@ head eyes hand face door night room mother father thing moment young woman sir l
 """.split()
 
 
-def tokenizer() -> Tokenizer:
+def build_tokenizer() -> Tokenizer:
+    """The stand-ins' tokenizer, the same at every call."""
     merges = _learn_merges({word: 1 / rank for rank, word in enumerate(COMMON_WORDS, start=1)})
     words = [*SPECIAL, *LETTERS, *("".join(pair) for pair in merges)]
     others = [chr(point) for points in OTHERS for point in points if chr(point) not in LETTERS]
     words = [*words[:START_TEXT], "[START]", *words[START_TEXT:], *others]
     words += [f"[PLACEHOLDER{number}]" for number in range(TEXT_VOCABULARY - len(words))]
     vocabulary = {word: token for token, word in enumerate(words)}
-    made = Tokenizer(BPE(vocab=vocabulary, merges=merges, unk_token="[UNK]"))
-    made.pre_tokenizer = Whitespace()
-    made.add_special_tokens([AddedToken(word, normalized=False) for word in (*SPECIAL, "[START]")])
-    return made
+    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.add_special_tokens([AddedToken(word, normalized=False) for word in (*SPECIAL, "[START]")])
+    return tokenizer
 
 
 def _learn_merges(frequencies: dict[str, float]) -> list[tuple[str, str]]:
-    """Byte-pair encoding (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909); ties by the alphabet."""
+    """Byte-pair encoding (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909). Ties go by the alphabet."""
     words = {tuple(word): frequency for word, frequency in frequencies.items()}
     merges = []
     for _ in range(START_TEXT - len(SPECIAL) - len(LETTERS)):

@@ -1,6 +1,6 @@
 """The stock modules of chatterbox-tts 0.1.7, built and loaded fast. Knows nothing of requests or caches.
 
-The depth of each stack of equal blocks is read from the file, so smaller checkpoints of the same architecture load too.
+The depth of each stack of blocks is read from the file, so smaller checkpoints of the same architecture load too.
 """
 
 import logging
@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from pipeline.engine.chatterbox.voice import Conditionals
 
-with warnings.catch_warnings():  # deprecations of stock's own dependencies
+with warnings.catch_warnings():  # deprecations in stock's dependencies
     warnings.simplefilter("ignore")
     from chatterbox.models.s3gen import S3Gen
     from chatterbox.models.t3 import T3
@@ -37,10 +37,10 @@ STACKS = re.compile(
 
 @cache
 def silence_stock() -> None:
-    """Switch off what stock prints, for the whole process: `build` does it before any stock module exists.
+    """Switch off stock's output for the whole process. `build` calls it before it makes a stock module.
 
-    Stock draws a progress bar for each utterance and logs each end token, in places through the root logger. It asks
-    for attention weights that it does not use, and transformers warns of that.
+    Stock draws a progress bar for each utterance and logs each end token, partly through the root logger. It requests
+    attention weights that it does not use, and transformers warns about that.
     """
     stock_t3.tqdm = lambda steps, **_: steps
     logging.getLogger("chatterbox").setLevel(logging.ERROR)
@@ -50,7 +50,7 @@ def silence_stock() -> None:
 
 
 class _NoRandomInit(TorchFunctionMode):
-    """Leaves out random initialisation, 13 s of building the stock modules, since a file overwrites it."""
+    """Skips random initialisation, which takes 13 s for the stock modules and is overwritten from a file."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         name = getattr(func, "__name__", "")
@@ -60,25 +60,25 @@ class _NoRandomInit(TorchFunctionMode):
 
 
 def stacks(module: nn.Module) -> dict[str, nn.ModuleList]:
-    """Every stack of equal blocks in a stock module, by name."""
+    """Every stack of repeated blocks in a stock module, by name."""
     return {name: child for name, child in module.named_modules() if STACKS.fullmatch(name)}
 
 
 def build(file: str, names: Collection[str] = ()) -> nn.Module:
-    """The stock module that loads `file`, its weights arbitrary, its stacks as deep as the tensors `names` say."""
+    """The stock module for `file`, with arbitrary weights. Tensor `names` determine the depth of its stacks."""
     silence_stock()
     with _NoRandomInit(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = MODULES[file]()
     for prefix, stack in stacks(module).items():
         blocks = {name[len(prefix) + 1 :].split(".", 1)[0] for name in names if name.startswith(f"{prefix}.")}
-        if blocks:  # else the stack stays whole, and its first block is what the file lacks
+        if blocks:  # none: the stack stays whole, and the check reports its first block as missing
             del stack[len(blocks) :]
     return module
 
 
 def tensors(file: str, names: Collection[str] = (), depth: int | None = None) -> dict[str, torch.Tensor]:
-    """The stock module's tensors, its stacks as deep as `names` tell, `depth` at most. They take no memory."""
+    """The stock module's tensors on the meta device. Stacks are as deep as in `names`, and `depth` at most."""
     return dict(_tensors(file, frozenset(names), depth))
 
 
@@ -92,13 +92,14 @@ def _tensors(file: str, names: frozenset[str], depth: int | None) -> dict[str, t
 
 
 def shapes(file: str, depth: int | None = None) -> dict[str, tuple[int, ...]]:
+    """The shapes of the stock module's tensors, by name. Stacks have `depth` blocks at most."""
     return {name: tuple(tensor.shape) for name, tensor in tensors(file, depth=depth).items()}
 
 
 def load(file: str, folder: Path, device: torch.device, as_saved: bool = False) -> nn.Module:
-    """The stock module with the weights of `folder / file`, ready for inference: in FP32, or `as_saved`.
+    """The stock module with the weights of `folder / file`, ready for inference. FP32 unless `as_saved`.
 
-    On a CPU they are the file's own bytes, mapped, and take no memory until they are read.
+    On a CPU the weights are mapped from the file and take no memory until they are read. ValueError if one is missing.
     """
     weights = load_file(folder / file)
     if not as_saved:
@@ -111,7 +112,8 @@ def load(file: str, folder: Path, device: torch.device, as_saved: bool = False) 
 
 
 def load_builtin_voice(folder: Path) -> Conditionals:
-    with warnings.catch_warnings():  # of how the file was pickled
+    """The voice in the checkpoint's conds.pt, on the CPU."""
+    with warnings.catch_warnings():  # about how the file was pickled
         warnings.simplefilter("ignore")
         saved = torch.load(folder / "conds.pt", map_location="cpu", weights_only=True)
     both = saved["t3"] | saved["gen"]

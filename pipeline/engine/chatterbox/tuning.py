@@ -1,6 +1,6 @@
-"""Batch shapes that suit each kind of device: how much is computed together, and to what it is padded.
+"""Batch shapes for each kind of device: how much is computed together, and to which sizes it is padded.
 
-What memory allows is decided in `memory`. Knows nothing of weights or requests.
+`memory` limits them by the memory there is. Knows nothing of weights or requests.
 """
 
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ import torch
 
 @dataclass(frozen=True)
 class Tuning:
-    """The defaults are those of a CPU, which gains nothing from padding or from batches of waveforms."""
+    """The defaults are for a CPU, which gains nothing from padding or from batches of waveforms."""
 
-    text_group: int = 1  # prompts whose texts T3 reads together; starting a kernel costs more than padding wastes
-    text_multiple: int = 1  # their texts are padded to a multiple of so many tokens
-    encoder_multiple: int = 1  # S3Gen's encoder pads rows to a multiple of so many tokens: attention wants alignment
-    captured_frames: tuple[int, ...] = (1024, 4096, 16384, 32768)  # sizes of a flow pack that is a CUDA graph
-    plain_frames: tuple[int, ...] = (1,)  # sizes of a flow pack that is not
-    vocoder_frames: int = 1  # mel frames that the vocoder computes together, padding included
-    vocoder_step: int | None = None  # frames between its padded lengths; a new shape costs CUDA 50 ms
-    batches_ahead: int = 0  # batches of waveforms given to the device before the host waits; 34 MB of samples each
+    text_group: int = 1  # texts that T3 reads together; a kernel launch costs more than the padding
+    text_multiple: int = 1  # T3 pads texts to a multiple of this many tokens
+    encoder_multiple: int = 1  # S3Gen's encoder pads rows to a multiple of this, to align attention
+    captured_frames: tuple[int, ...] = (1024, 4096, 16384, 32768)  # pack sizes of the flow as CUDA graphs
+    plain_frames: tuple[int, ...] = (1,)  # pack sizes of the flow without graphs
+    vocoder_frames: int = 1  # mel frames of a vocoder batch, with padding
+    vocoder_step: int | None = None  # least step between its padded lengths, in frames; a new shape costs 50 ms
+    batches_ahead: int = 0  # waveform batches queued before the host waits for one; 34 MB of samples each
 
 
 TUNING = {

@@ -1,6 +1,6 @@
 """The conditionals of a voice: computed once from a recording, checked, and kept on disk.
 
-Knows nothing of utterances or exaggeration, which conditionals do not depend on.
+They do not depend on exaggeration. Knows nothing of utterances or exaggeration.
 """
 
 import hashlib
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ENCODER_PROMPT_S = 6.0  # what T3 hears of a recording at most
-T3_RATE = 16_000  # Hz, of what T3 and the voice encoder hear; S3Gen hears SAMPLE_RATE
+ENCODER_PROMPT_S = 6.0  # the most of a recording that T3 uses
+T3_RATE = 16_000  # Hz, the sample rate for T3 and the voice encoder; S3Gen uses SAMPLE_RATE
 
-TOKENS, FRAMES = range(1, 1001), range(2, 2002)  # of a prompt: up to 40 s, and stock makes 10
+TOKENS, FRAMES = range(1, 1001), range(2, 2002)  # of a prompt: up to 40 s, while stock makes 10 s
 ID_SHAPES = dict(cond_prompt_speech_tokens=(1, TOKENS), prompt_token=(1, TOKENS), prompt_token_len=(1,))
 NUMBER_SHAPES = dict(speaker_emb=(1, 256), prompt_feat=(1, FRAMES, 80), embedding=(1, 192))
 
 
 @dataclass(frozen=True)
 class Conditionals:
-    """What the model knows of a voice, by stock's names."""
+    """What the model computes from a recording, by stock's names."""
 
     speaker_emb: "torch.Tensor"  # (1, 256)
     cond_prompt_speech_tokens: "torch.Tensor"  # (1, up to 150) int64
@@ -47,8 +47,8 @@ class Conditionals:
         return Conditionals(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
-def fault(voice: Conditionals) -> str:
-    """Why the model cannot speak with these tensors, "" if it can. Values are read only where the shape is small."""
+def find_fault(voice: Conditionals) -> str:
+    """Why the model cannot use these tensors; "" if it can. Checks a tensor's shape before reading its values."""
     for name, shape in (ID_SHAPES | NUMBER_SHAPES).items():
         tensor = getattr(voice, name)
         kinds = ("torch.int64", "torch.int32") if name in ID_SHAPES else ("torch.float32",)
@@ -62,9 +62,9 @@ def fault(voice: Conditionals) -> str:
             return f"{name} holds what is not a number"
         if name in ID_SHAPES and not ((0 <= tensor) & (tensor < SPEECH_TOKENS)).all():
             return f"{name} has ids that are no speech tokens"
-    tokens, told, frames = voice.prompt_token.shape[1], int(voice.prompt_token_len), voice.prompt_feat.shape[1]
-    if told != tokens or abs(frames - 2 * tokens) > 2:  # stock rounds in several places
-        return f"prompt_token has {tokens} tokens, prompt_token_len says {told}, prompt_feat is of {frames // 2}"
+    tokens, declared, frames = voice.prompt_token.shape[1], int(voice.prompt_token_len), voice.prompt_feat.shape[1]
+    if declared != tokens or abs(frames - 2 * tokens) > 2:  # stock rounds in several places
+        return f"prompt_token has {tokens} tokens, prompt_token_len says {declared}, prompt_feat is of {frames // 2}"
     return ""
 
 
@@ -81,9 +81,9 @@ def compute_or_read(
     precision: str,
     cache: Path,
 ) -> Conditionals:
-    """The clip's conditionals from `cache`, or computed by the modules that `load` returns, and then kept there.
+    """The clip's conditionals from `cache`, or computed with the modules that `load` returns and then cached.
 
-    FloatingPointError where half precision was too little.
+    FloatingPointError if they are not finite in half precision; `UserError` if the clip is unusable.
     """
     key = hashlib.sha256(repr((clip.sha256, revision, float(prompt_seconds), precision)).encode()).hexdigest()
     file = cache / "voices" / f"{key}.safetensors"
@@ -93,7 +93,7 @@ def compute_or_read(
         found = compute(clip, *load(), prompt_seconds, precision)
         if precision in ("bf16", "fp16") and not found.speaker_emb.isfinite().all():
             raise FloatingPointError(f"{clip.path}: its embedding in {precision} is no number")
-        if wrong := fault(found):
+        if wrong := find_fault(found):
             raise UserError(f"{clip.path}: no voice comes of it ({wrong}); try another recording")
         _write(found, file)
     return found
@@ -102,9 +102,9 @@ def compute_or_read(
 def compute(
     clip: Clip, s3gen: "S3Gen", voice_encoder: "VoiceEncoder", prompt_seconds: float, precision: str
 ) -> Conditionals:
-    """As stock's `prepare_conditionals`, which hears 10 s.
+    """The same as stock's `prepare_conditionals`, which always uses 10 s.
 
-    In half precision that is the voice encoder's network alone: speech tokens and x-vector are stock's, in FP32.
+    `precision` applies to the voice encoder's network alone. Speech tokens and x-vector are always FP32, as in stock.
     """
     import librosa
     import torch
@@ -131,11 +131,11 @@ def _read(file: Path) -> Conditionals | None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not os.path.isfile(file):  # unlike Path's, never an error; `_write` tells what is wrong with the folder
+    if not os.path.isfile(file):  # unlike Path's, never raises; `_write` reports a bad folder
         return None
     try:
         found = Conditionals(**load_file(file))
-        wrong = fault(found)
+        wrong = find_fault(found)
     except (SafetensorError, TypeError, OSError) as error:
         wrong = repr(error)[:200]
     if wrong:
@@ -145,7 +145,7 @@ def _read(file: Path) -> Conditionals | None:
 
 
 def _write(made: Conditionals, file: Path) -> None:
-    """The file appears whole or not at all, also beside other processes that compute the same voice."""
+    """Write the file atomically. Other processes may compute the same voice at the same time."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -156,5 +156,5 @@ def _write(made: Conditionals, file: Path) -> None:
         os.replace(draft, file)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
-            draft.unlink()  # a full disk needs the room
+            draft.unlink()  # the disk may be full
         raise UserError(f"engine.cache={file.parent.parent}: cannot be written ({error})") from error

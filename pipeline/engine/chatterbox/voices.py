@@ -1,4 +1,4 @@
-"""The voice of a run: its conditionals on the device, by the voice encoder's dtype. Knows nothing of requests."""
+"""The voice of a run: its conditionals on the device, by dtype of the voice encoder. Knows nothing of requests."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,14 @@ from pipeline.engine.chatterbox.voice import Conditionals
 
 
 class RunVoice:
-    """`compute` makes the conditionals in a voice encoder's dtype, or raises FloatingPointError."""
+    """Caches `compute`, which takes a voice encoder's dtype and may raise FloatingPointError."""
 
     def __init__(self, compute: Callable[[str], Conditionals], device: torch.device) -> None:
         self._compute, self._device = compute, device
         self._found: dict[str, Conditionals | NotFinite] = {}  # by the voice encoder's dtype
 
     def __call__(self, encoder: str) -> Conditionals:
-        """Computed at the first call; `NotFinite` at every call if half precision was too little for it."""
+        """The conditionals, computed once. `NotFinite` at every call if half precision gave no finite numbers."""
         if encoder not in self._found:
             try:
                 self._found[encoder] = self._compute(encoder).to(self._device)
@@ -28,5 +28,5 @@ class RunVoice:
 
     @property
     def in_use(self) -> str:
-        """The dtypes that were asked for so far, as in `bf16/fp32`."""
+        """The dtypes used so far, as in `bf16/fp32`."""
         return "/".join(self._found)

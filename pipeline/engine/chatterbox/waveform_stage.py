@@ -1,9 +1,8 @@
-"""Decoded tokens to speech, as many utterances at a time as fit. Knows nothing of checkpoints, checks or retries.
+"""Speech tokens to samples, in batches as large as memory allows. Knows nothing of checkpoints, checks or retries.
 
-A waveform depends on its request's tokens, seed and voice; what is spoken beside it changes no more than, on a GPU, the
-shapes that it is computed in, and so the last bits. For a GPU that is the work of a thread and a stream of their own,
-which are given more before they have finished: starting a batch's kernels takes nearly as long as they do, and tokens
-are decoded meanwhile.
+A waveform depends on its request's tokens, seed and voice. Other rows of the batch only change its padded shape; on a
+GPU that can change the last bits. On a GPU, batches run in their own thread and stream while tokens are decoded, and
+several are queued: launching a batch's kernels takes nearly as long as running them.
 """
 
 import logging
@@ -23,7 +22,7 @@ from pipeline.data import NotFinite, Request, Speech
 from pipeline.device.devices import is_lost, side_streams
 from pipeline.device.memory import is_oom, release_memory
 from pipeline.engine.chatterbox.loaded import LoadedModels
-from pipeline.engine.chatterbox.memory import workspace
+from pipeline.engine.chatterbox.memory import workspace_bytes
 from pipeline.engine.chatterbox.s3gen.flow import best_size, pack_frames
 from pipeline.engine.chatterbox.t3.decoder import Decoded
 from pipeline.engine.chatterbox.token_stage import DecodedRequest
@@ -33,33 +32,35 @@ from pipeline.engine.chatterbox.voice import Conditionals
 
 log = logging.getLogger(__name__)
 
-LEAST_MEMORY = 10**8  # bytes; of less no batch is smaller
+MIN_MEMORY = 10**8  # bytes; with less, batches would not get smaller
 
 
 @dataclass(frozen=True)
-class Speakable:
-    """A request with tokens that S3Gen can speak."""
+class WaveformRequest:
+    """A request with the speech tokens for S3Gen."""
 
     request: Request
     decoded: Decoded
-    tokens: Tensor  # (num_tokens,) int64 on the CPU, of what was decoded the speech alone
+    tokens: Tensor  # (num_tokens,) int64 on the CPU: the decoded tokens without marks
 
 
 @dataclass(frozen=True)
-class Waveforms:
-    """A batch's `samples` (all of them, end to end), which are there when `done` has happened, and so is `finite`."""
+class WaveformBatch:
+    """A batch's results. `samples` and `finite` are valid once `done` has happened."""
 
-    lengths: Sequence[int]
-    samples: Tensor  # on the CPU
-    finite: Tensor  # (2, rows) bool on the CPU: mels and samples
-    done: torch.cuda.Event | None  # None: they are there
+    lengths: Sequence[int]  # samples of each row
+    samples: Tensor  # (sum of lengths,) float32 on the CPU, row after row
+    finite: Tensor  # (2, rows) bool on the CPU: of mels and of samples
+    done: torch.cuda.Event | None  # None: valid at once
 
 
 class WaveformStage:
+    """Computes batches of waveforms: on a GPU in a thread and ahead of the caller, else at once."""
+
     def __init__(self, models: LoadedModels, voice_of: Callable[[str], Conditionals]) -> None:
         self._models, self._voice_of = models, voice_of
-        self._begun: deque[tuple[Sequence[Speakable], Future[Waveforms]]] = deque()
-        self._memory = workspace(models.device)  # until it runs out
+        self._submitted: deque[tuple[Sequence[WaveformRequest], Future[WaveformBatch]]] = deque()
+        self._memory = workspace_bytes(models.device)  # of a batch; halved when memory runs out
         self.too_large: list[DecodedRequest] = []
         self._stream = self._thread = None
         if models.device.type == "cuda":
@@ -67,41 +68,41 @@ class WaveformStage:
             self._thread = ThreadPoolExecutor(1, "speaker", torch.cuda.set_device, (models.device,))
 
     def speak(self, decoded_requests: Iterable[DecodedRequest], stopping: Callable[[], bool]) -> Iterator[Speech]:
-        """Speech of all of them, in any order, begun as soon as a batch is full; none begins when `stopping` is true.
+        """Yield the speech of each request, in any order. A batch starts when it is full, unless `stopping` is true.
 
-        Whatever is wrong with a request alone ends up in its `Speech.error`; what finds no memory, in `too_large`, for
+        A request's own error goes to its `Speech.error`. Requests for which memory ran out go to `too_large`, for
         another call after `halve`.
         """
-        waiting: list[Speakable] = []
-        self.too_large, self._begun = [], deque()  # of a call that was stopped
+        waiting: list[WaveformRequest] = []
+        self.too_large, self._submitted = [], deque()  # a stopped call may have left some
         for request, decoded in decoded_requests:
             if stopping():
                 break
             try:
                 self._voice_of(request.precision.voice_encoder)
-                waiting.append(Speakable(request, decoded, speech_tokens(decoded)))
+                waiting.append(WaveformRequest(request, decoded, speech_tokens(decoded)))
             except NotFinite as error:
                 yield _not_finite(request, error)
             except Exception as error:
                 yield _failed(request, error)
-            while waiting and (count := self._full(waiting)):
-                yield from self._speak(waiting[:count], stopping)
+            while waiting and (count := self._count_full(waiting)):
+                yield from self._submit_and_collect(waiting[:count], stopping)
                 waiting = waiting[count:]
         if waiting and not stopping():
-            yield from self._speak(waiting, stopping)
-        yield from self._spoken(0, stopping)
+            yield from self._submit_and_collect(waiting, stopping)
+        yield from self._collect(0, stopping)
 
     def halve(self) -> None:
-        """Smaller batches from now on; frees what larger ones ran in. Raises where nothing is left to make smaller."""
-        if self._memory < LEAST_MEMORY:
+        """Halve the memory of later batches and free that of earlier ones. OutOfMemoryError below MIN_MEMORY."""
+        if self._memory < MIN_MEMORY:
             raise torch.OutOfMemoryError("the waveform of one utterance is too large")
         self._memory //= 2
         self.forget()
         release_memory(self._models.device, cycles=True)
 
     def close(self) -> None:
-        """What has begun ends, and nothing else begins."""
-        for _, future in self._begun:
+        """Cancel queued batches and wait for the running ones."""
+        for _, future in self._submitted:
             future.cancel()
         if self._thread:
             self._thread.shutdown(cancel_futures=True)
@@ -109,16 +110,16 @@ class WaveformStage:
             self._stream.synchronize()
 
     def limit(self, memory: int) -> None:
-        """A batch takes no more than so many bytes."""
-        self._memory = min(self._memory, max(memory, LEAST_MEMORY))
+        """Limit later batches to `memory` bytes."""
+        self._memory = min(self._memory, max(memory, MIN_MEMORY))
 
     def forget(self) -> None:
-        """Free what batches ran in."""
+        """Free the flows' buffers and graphs."""
         for flow in self._models.flows.values():
             flow.forget()
 
-    def _full(self, rows: Sequence[Speakable]) -> int:
-        """How many of the first rows fill a batch; 0 while there is room for more beside them."""
+    def _count_full(self, rows: Sequence[WaveformRequest]) -> int:
+        """How many of the first rows fill a batch. 0: a batch has room for more than all rows."""
         precision = rows[0].request.precision
         size = best_size(self._models.device, precision.flow, self._memory)
         voice = self._voice_of(precision.voice_encoder)
@@ -129,50 +130,53 @@ class WaveformStage:
                 return max(count, 1)
         return 0
 
-    def _speak(self, rows: Sequence[Speakable], stopping: Callable[[], bool]) -> Iterator[Speech]:
-        """Begin with these; yields what has been spoken of them and of earlier ones."""
-        by_precision: dict[Precision, list[Speakable]] = {}
+    def _submit_and_collect(self, rows: Sequence[WaveformRequest], stopping: Callable[[], bool]) -> Iterator[Speech]:
+        """Submit `rows`, a batch for each precision. Yield the finished speech of these and of earlier batches."""
+        by_precision: dict[Precision, list[WaveformRequest]] = {}
         for row in rows:
             by_precision.setdefault(row.request.precision, []).append(row)
-        for alike in by_precision.values():
-            self._begin(alike)
-        yield from self._spoken(get_tuning(self._models.device).batches_ahead, stopping)
+        for batch in by_precision.values():
+            self._submit(batch)
+        yield from self._collect(get_tuning(self._models.device).batches_ahead, stopping)
 
-    def _begin(self, rows: Sequence[Speakable]) -> None:
-        """Requests of one precision."""
+    def _submit(self, rows: Sequence[WaveformRequest]) -> None:
+        """Start a batch. All rows must have the same precision."""
         if self._thread:
-            future = self._thread.submit(self._tried, rows)
+            future = self._thread.submit(self._compute_and_clear, rows)
         else:
             future = Future()
             try:
-                future.set_result(self._tried(rows))
+                future.set_result(self._compute_and_clear(rows))
             except Exception as error:
                 future.set_exception(error)
-        self._begun.append((rows, future))
+        self._submitted.append((rows, future))
 
-    def _spoken(self, ahead: int, stopping: Callable[[], bool]) -> Iterator[Speech]:
-        """What has been spoken, with no more than `ahead` batches left on their way."""
-        while self._begun and (len(self._begun) > ahead or _is_there(self._begun[0][1])):
-            if stopping():  # what has not begun shall not
-                self._begun = deque(one for one in self._begun if not one[1].cancel())
-                if not self._begun:
+    def _collect(self, ahead: int, stopping: Callable[[], bool]) -> Iterator[Speech]:
+        """Yield the speech of finished batches. Wait while more than `ahead` batches are unfinished."""
+        while self._submitted and (len(self._submitted) > ahead or _is_ready(self._submitted[0][1])):
+            if stopping():  # drop the batches that have not started
+                self._submitted = deque(one for one in self._submitted if not one[1].cancel())
+                if not self._submitted:
                     return
-            rows, future = self._begun.popleft()
+            rows, future = self._submitted.popleft()
             error = future.exception()
             if error:
-                yield from self._not_spoken(rows, error)
+                yield from self._handle_failure(rows, error)
                 continue
-            made = future.result()
-            if made.done:
-                made.done.synchronize()
-            mels, waves = made.finite.tolist()
-            for row, samples, mel, wave in zip(rows, made.samples.split(made.lengths), mels, waves, strict=True):
+            batch = future.result()
+            if batch.done:
+                batch.done.synchronize()
+            mels, waves = batch.finite.tolist()
+            for row, samples, mel, wave in zip(rows, batch.samples.split(batch.lengths), mels, waves, strict=True):
                 component = "" if mel and wave else "vocoder" if mel else "flow"
                 tokens = row.tokens.numpy().astype(np.int16)
                 yield Speech(row.request, samples.numpy(), tokens, row.decoded.ended, component=component)
 
-    def _not_spoken(self, rows: Sequence[Speakable], error: BaseException) -> Iterator[Speech]:
-        """If something is wrong, one by one, to find out with which."""
+    def _handle_failure(self, rows: Sequence[WaveformRequest], error: BaseException) -> Iterator[Speech]:
+        """Submit the rows of a failed batch one by one, to find the one that fails.
+
+        After running out of memory, add them to `too_large` instead. Raises `error` if the device is lost.
+        """
         if is_lost(self._models.device):
             raise error
         if is_oom(error):
@@ -181,42 +185,43 @@ class WaveformStage:
             yield _failed(rows[0].request, error)
         else:
             for row in rows:
-                self._begin([row])
+                self._submit([row])
 
-    def _tried(self, rows: Sequence[Speakable]) -> Waveforms:
+    def _compute_and_clear(self, rows: Sequence[WaveformRequest]) -> WaveformBatch:
+        """Run `_compute`. Clear an error's frames, which would keep the batch's memory until the error is handled."""
         try:
-            return self._waveforms(rows)
+            return self._compute(rows)
         except Exception as error:
-            clear_frames(error.__traceback__)  # which would keep the batch's memory as long as the error is waited for
+            clear_frames(error.__traceback__)
             raise
 
     @torch.inference_mode()
-    def _waveforms(self, rows: Sequence[Speakable]) -> Waveforms:
-        """As `S3Gen.inference`, with a number format for each half; 960 samples for a token."""
+    def _compute(self, rows: Sequence[WaveformRequest]) -> WaveformBatch:
+        """As `S3Gen.inference`, with a number format each for flow and vocoder. 960 samples a token."""
         device, precision, seeds = self._models.device, rows[0].request.precision, [row.request.seed for row in rows]
         voice, flow = self._voice_of(precision.voice_encoder), self._models.flow(precision.flow)
         vocoder, fade = self._models.vocoder(precision.vocoder), self._models.fade
-        if self._stream:  # for weights and voice
+        if self._stream:  # the current stream may still be copying weights and voice
             self._stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
             mels = flow([row.tokens for row in rows], seeds, voice)
-            spoken = vocoder(mels, seeds, precision.vocoder, self._memory)
-            for samples in spoken:
-                samples[: len(fade)] *= fade  # stock hides there what spills over from the prompt
-            finite = torch.stack([torch.stack([one.isfinite().all() for one in some]) for some in (mels, spoken)])
-            lengths, together = [len(samples) for samples in spoken], torch.cat(spoken)
+            waves = vocoder(mels, seeds, precision.vocoder, self._memory)
+            for samples in waves:
+                samples[: len(fade)] *= fade  # as stock does, to hide what spills over from the prompt
+            finite = torch.stack([torch.stack([row.isfinite().all() for row in kind]) for kind in (mels, waves)])
+            lengths, samples = [len(wave) for wave in waves], torch.cat(waves)
             if not self._stream:
-                return Waveforms(lengths, together, finite, None)
-            return Waveforms(lengths, _fetched(together), _fetched(finite), self._stream.record_event())
+                return WaveformBatch(lengths, samples, finite, None)
+            return WaveformBatch(lengths, _copy_to_host(samples), _copy_to_host(finite), self._stream.record_event())
 
 
-def _fetched(tensor: Tensor) -> Tensor:
-    """On the CPU, when the stream has come so far."""
+def _copy_to_host(tensor: Tensor) -> Tensor:
+    """A copy in pinned memory, valid once the current stream has reached it."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
 
-def _is_there(future: Future[Waveforms]) -> bool:
-    """Or has failed."""
+def _is_ready(future: Future[WaveformBatch]) -> bool:
+    """Whether the batch's samples are on the host, or the batch has failed."""
     if not future.done() or future.exception():
         return future.done()
     done = future.result().done
@@ -224,7 +229,10 @@ def _is_there(future: Future[Waveforms]) -> bool:
 
 
 def speech_tokens(decoded: Decoded | Exception) -> Tensor:
-    """(num_tokens,) int64, without the end token and other marks"""
+    """The decoded tokens without marks such as the end token. (num_tokens,) int64
+
+    Raises the request's own error; `NotFinite` for bad logits; ValueError if no speech token is left.
+    """
     if isinstance(decoded, Exception):
         raise decoded
     if not decoded.finite:

@@ -1,1 +1,1 @@
-"""Documents: one file a format, from its bytes to text. Today there is plain text alone."""
+"""File formats: one module decodes one format into text. Only plain text is supported today."""

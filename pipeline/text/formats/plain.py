@@ -1,4 +1,4 @@
-"""From a file to its text, or one line that says what the file is and the way out. Knows nothing of books."""
+"""Decodes a plain text file. An error names what the file is and how to convert it. Knows nothing of books."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ MAGIC = (
     (b"OggS", "an Ogg recording"),
 )
 ZIPPED = ((b"application/epub+zip", "an EPUB book"), (b"word/document.xml", "a Word document (DOCX)"))
-BYTE_ORDER_MARKS = (  # the longer first: UTF-32's begins with UTF-16's
+BYTE_ORDER_MARKS = (  # the longer marks first: UTF-32LE's begins with UTF-16LE's
     (b"\xff\xfe\0\0", "UTF-32LE"),
     (b"\0\0\xfe\xff", "UTF-32BE"),
     (b"\xff\xfe", "UTF-16LE"),
@@ -33,11 +33,11 @@ CONTROLS = re.compile(r"[\x00-\x08\x0e-\x19\x7f]")
 
 
 def read_text(path: Path) -> str:
-    """The file's text without its byte-order mark, line ends as they are."""
+    """The file's text without its byte-order mark; line ends are kept. `UserError` if it is not UTF-8 text."""
     data = _read_bytes(path)
-    if what := _format(data):
+    if what := _binary_format(data):
         raise UserError(f"{path}: this is {what}; only plain text is read for now: convert it to UTF-8 text first")
-    if encoding := _wide(data):
+    if encoding := _wide_encoding(data):
         raise UserError(_not_utf8(path, data, 0 if data[0] > 0x7F else data.index(0), encoding))
     try:
         text = data.decode().removeprefix("\ufeff")
@@ -52,7 +52,7 @@ def read_text(path: Path) -> str:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):  # reading might never end
+        if path.exists() and not (path.is_file() or path.is_dir()):  # reading it might never end
             raise UserError(f"{path}: this is a pipe or a device; save the text as a file and give that")
         return path.read_bytes()
     except FileNotFoundError:
@@ -65,8 +65,8 @@ def _read_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read: {error.strerror}; check the path") from None
 
 
-def _format(data: bytes) -> str | None:
-    """What the file is when it is not text, as far as its first bytes and its NULs tell."""
+def _binary_format(data: bytes) -> str | None:
+    """The name of a known binary format, found by its first bytes or by NUL bytes; None for text."""
     if data[:2] == b"PK":
         for mark, what in ZIPPED:
             if mark in data:
@@ -76,13 +76,16 @@ def _format(data: bytes) -> str | None:
             return what
     if data[60:68] == b"BOOKMOBI":
         return "a Kindle book"
-    if b"\0" in data and not _wide(data):
+    if b"\0" in data and not _wide_encoding(data):
         return f"a binary file (NUL byte at offset {data.index(0)})"
     return None
 
 
-def _wide(data: bytes) -> str | None:
-    """UTF-16 and UTF-32 by their marks; UTF-16 also, where spaces are ASCII's, by which bytes of the pairs are NUL."""
+def _wide_encoding(data: bytes) -> str | None:
+    """The name of UTF-16 or UTF-32, found by the byte-order mark; None for other encodings.
+
+    Without a mark, UTF-16 is found by its NULs: in text with ASCII spaces they are mostly the same byte of each pair.
+    """
     for mark, encoding in BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return encoding
@@ -105,7 +108,7 @@ def _likely_encoding(data: bytes) -> str | None:
 
 
 def _plausibility(data: bytes, encoding: str) -> int:
-    """How many of the characters outside ASCII are what English prose has there: small letters, quotes, dashes."""
+    """How many non-ASCII characters are common in English prose: lower-case letters, quotes, dashes."""
     text = data.decode("mac_roman" if encoding == "MACINTOSH" else encoding, "replace")
     return sum(char.islower() or char in "“”‘’–—…£" for char in text if char > "\x7f")
 

@@ -1,6 +1,6 @@
-"""Where sentences end: NLTK's Punkt, and a few rules for what it does not know. Knows nothing of utterances.
+"""Finds sentences with NLTK's Punkt, corrected by a few rules. Knows nothing of utterances.
 
-NLTK's own English model is used where it is installed; nothing is downloaded. Else Punkt learns from the book itself.
+NLTK's English model is used if it is installed; nothing is downloaded. Otherwise Punkt is trained on the book itself.
 """
 
 import re
@@ -14,7 +14,7 @@ ABBREVIATIONS = set(
     "adm apr assn aug ave bros co corp dec dept ed edn esq est etc feb fig figs inc jan jr jul ltd mt mts nov oct op "
     "phd pl pt rd sept sr vol vols".split()
 )
-# They never end a sentence, whatever follows. "I." does.
+# These and initials never end a sentence. "I." may.
 OPENING = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Messrs|Mme|Mlle|Mons|Dr|Prof|Rev|Revd|St|Ste|Capt|Col|Gen|Lieut|Lt|Maj|Sgt|Sergt|Hon|Gov|Sen|"
     r"[Ee]\.g|[Ii]\.e|[Cc]f|[Vv]iz|[Vv]s)|(?<!\w)[A-HJ-Z])\.$"
@@ -23,27 +23,27 @@ NUMBER_SIGN = re.compile(r"\b(?:[Nn]os?|pp?|[Vv]ol|[Cc]h)\.$")
 LEADING_MARKS = re.compile(r"[\"'(\[\s—–-]*")
 
 
-def sentence_splitter(paragraphs: Sequence[str]) -> Callable[[str], list[Span]]:
-    """What finds the sentences of one paragraph. Quotes and white space must be plain ASCII, which Punkt knows."""
-    from nltk.tokenize.punkt import PunktSentenceTokenizer, PunktTokenizer, PunktTrainer  # takes a second
+def make_sentence_splitter(paragraphs: Sequence[str]) -> Callable[[str], list[Span]]:
+    """A function from a paragraph to its sentences' spans. It needs ASCII quotes and spaces: Punkt knows no others."""
+    from nltk.tokenize.punkt import PunktSentenceTokenizer, PunktTokenizer, PunktTrainer  # the import takes a second
 
     with suppress(ImportError):  # NLTK before 3.10 sets no limit
         from nltk import redos
 
-        redos.DEFAULT_TIMEOUT = None  # it stops after 5 s of computing, which a paragraph of megabytes takes
+        redos.DEFAULT_TIMEOUT = None  # 5 s by default, too short for a paragraph of megabytes
     try:
         punkt = PunktTokenizer("english")
     except LookupError:
         params = PunktTrainer("\n\n".join(paragraphs)).get_params()
-        # Words that happen to end sentences only ("die.", "ill.") look like abbreviations to Punkt.
+        # Punkt takes words that only occur at sentence ends ("die.", "ill.") for abbreviations.
         inside = {word.lower() for text in paragraphs for word in re.findall(r"(?<![\w.])([\w.]{1,12})\. +[a-z]", text)}
         params.abbrev_types = (params.abbrev_types & inside) | ABBREVIATIONS
         punkt = PunktSentenceTokenizer(params)
-    return lambda text: _repaired(text, list(punkt.span_tokenize(text)))
+    return lambda text: _repair(text, list(punkt.span_tokenize(text)))
 
 
-def _repaired(text: str, spans: Sequence[Span]) -> list[Span]:
-    """Punkt's sentences without its wrong ends; together they cover the whole text."""
+def _repair(text: str, spans: Sequence[Span]) -> list[Span]:
+    """Remove Punkt's wrong sentence ends. The spans that are left cover the whole text."""
     starts = [after for (_, before), (after, _) in pairwise(spans) if _is_boundary(text, before, after)]
     return list(pairwise([0, *starts, len(text)]))
 

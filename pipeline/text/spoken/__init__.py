@@ -1,1 +1,1 @@
-"""From the book's characters to exactly what the model is given."""
+"""Spoken text: exactly what the model is given, made from the book's characters."""

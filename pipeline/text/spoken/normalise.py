@@ -1,18 +1,18 @@
-"""From the book's characters to exactly what the model is given. Knows nothing of chapters, sentences or engines.
+"""Text normalisation: from a book's characters to spoken text. Knows nothing of chapters, sentences or engines.
 
-`spoken` depends on nothing but its string, so that a change elsewhere in a book changes no other utterance. Its result
-is a fixed point of stock Chatterbox's `punc_norm`, which stock's `generate` applies once more.
+`normalise` depends on its string alone, so that an edit of a book changes no utterance elsewhere. Its result is a fixed
+point of stock Chatterbox's `punc_norm`, because stock's `generate` applies that once more.
 """
 
 import re
 import unicodedata
 from functools import lru_cache
 
-# One level of brackets inside, as in "[Illustration: [_Copyright 1894._]]"; bounded, so that a bracket that is never
-# closed cannot swallow the book.
+# One nested level is allowed, as in "[Illustration: [_Copyright 1894._]]". The lengths are bounded, so that a bracket
+# without its closing one cannot take in the whole book.
 ILLUSTRATION = re.compile(r"\[illustration\b(?:[^\[\]]|\[[^\[\]]{0,200}\]){0,600}\]", re.IGNORECASE)
 
-# Characters with a reading of their own.
+# Symbols that are read as words.
 SYMBOLS = {"&": "and", "@": "at", "§": "section", "°": "degrees", "×": "times", "÷": "divided by"}
 READINGS = str.maketrans(
     dict(zip("«»„″‹›‚′`‐‑‒―⸺⸻−", "\"\"\"\"'''''--–———-", strict=True))
@@ -20,20 +20,22 @@ READINGS = str.maketrans(
     | {symbol: f" {reading} " for symbol, reading in SYMBOLS.items()}
     | dict.fromkeys("~^|\\<>{}•·¶†‡", " ")
 )
-SILENT_CATEGORIES = {"So", "Sk", "Sm", "Co", "Cn", "Cs"}  # emoji, ornaments, mathematics, private and broken ones
+# Emoji, ornaments, mathematics, private use, unassigned, surrogates.
+SILENT_CATEGORIES = {"So", "Sk", "Sm", "Co", "Cn", "Cs"}
 SPOKEN_SYMBOLS = set("+=")
 
 CHAPTER_WORDS = "chapter|book|part|volume|act|scene|letter|canto|stave|section"
 CHAPTER_NUMERAL = re.compile(rf"\b(?P<word>{CHAPTER_WORDS}) (?P<numeral>[ivxlc]+)\b", re.IGNORECASE)
 CHAPTER_TITLE = re.compile(rf"^((?:{CHAPTER_WORDS}) \d+)(?= [\"“‘']?[A-Z])", re.IGNORECASE)
-ROMAN = re.compile(r"(?=.)C{0,3}(?:XC|XL|L?X{0,4})(?:IX|IV|V?I{0,4})", re.IGNORECASE | re.ASCII)  # else İ is an I
+# ASCII only, or İ matches I.
+ROMAN = re.compile(r"(?=.)C{0,3}(?:XC|XL|L?X{0,4})(?:IX|IV|V?I{0,4})", re.IGNORECASE | re.ASCII)
 
-# Not words, in spite of their vowels.
+# Spelled out, although they have vowels as words do.
 ACRONYMS = set(
     "AIDS AKA CEO CIA DIY DOA ESP FAQ FBI GI HIV IOU IQ IRA IRS NASA NATO OPEC POW RAF SOS UFO UK UN UNESCO UNICEF "
     "URL USA USAF USS USSR VIP".split()
 )
-# Words that are also shouted alone; longer ones need no list.
+# Short words in capitals for emphasis. Words of 5 letters or more with a vowel need no list.
 EMPHATIC = set(
     "ALL AN AND ANY ARE AS AT BE BOY BUT BY CAN DAY DID DIE DO END EVER FOR FROM GET GIRL GO GOD GOOD HAD HAS HAVE HE "
     "HELP HER HERE HIM HIS HOW IF IN IS IT ITS JUST KING LET LIKE LOVE MAN ME MUST MY NEED NEVER NEW NO NOT NOW OF OFF "
@@ -46,17 +48,17 @@ CAPITALS_RUN = re.compile(rf"(?<!\w){CAPITALS}(?:[\s,-]+{CAPITALS})*(?!\w)")
 CAPITALS_WORD = re.compile(CAPITALS)
 SENTENCE_START = re.compile(r"(?:^|[.!?…]['\"’”]*\s)['\"‘“(]*$")
 
-# Stock's punc_norm, in its order.
+# The replacements of stock's punc_norm, in its order.
 STOCK_PAUSES = [("...", ", "), ("…", ", "), (":", ","), (" - ", ", "), (";", ", "), ("—", "-"), ("–", "-"), (" ,", ",")]
 STOCK_QUOTES = str.maketrans("“”‘’", "\"\"''")
 
 
-@lru_cache(maxsize=1024)  # the segmenter weighs the same piece several times
-def spoken(text: str) -> str:
-    """What the model is given for `text`; "" when no letter or digit is left to speak."""
-    text = _characters(ILLUSTRATION.sub(" ", unicodedata.normalize("NFC", text)))
-    text = _chapter_numbers(_markup(text))
-    text = _pauses(CAPITALS_RUN.sub(_lower_capitals, text))
+@lru_cache(maxsize=1024)  # the segmenter measures the same piece several times
+def normalise(text: str) -> str:
+    """The spoken text of `text`; "" if no letter or digit is left."""
+    text = _replace_characters(ILLUSTRATION.sub(" ", unicodedata.normalize("NFC", text)))
+    text = _rewrite_chapter_numbers(_remove_markup(text))
+    text = _merge_pauses(CAPITALS_RUN.sub(_lower_capitals, text))
     if not any(char.isalnum() for char in text):
         return ""
     while (again := punc_norm(text)) != text:
@@ -65,7 +67,7 @@ def spoken(text: str) -> str:
 
 
 def punc_norm(text: str) -> str:
-    """Stock Chatterbox's function of this name, for text that is not empty."""
+    """The same as stock Chatterbox's `punc_norm`, for text that is not empty."""
     if text[0].islower():
         text = text[0].upper() + text[1:]
     text = " ".join(text.split())
@@ -75,43 +77,43 @@ def punc_norm(text: str) -> str:
     return text if text.endswith((".", "!", "?", "-", ",")) else text + "."
 
 
-def _characters(text: str) -> str:
+def _replace_characters(text: str) -> str:
     text = text.translate(READINGS)
     if not (text.isascii() and text.isprintable()):
-        text = "".join(map(_audible, text))
+        text = "".join(map(_replace_silent, text))
     return " ".join(text.split())
 
 
-def _audible(char: str) -> str:
+def _replace_silent(char: str) -> str:
     category = unicodedata.category(char)
     if char.isspace() or (category in SILENT_CATEGORIES and char not in SPOKEN_SYMBOLS):
         return " "
-    return "" if category in ("Cc", "Cf") else char  # controls, zero-width characters, soft hyphens, BOMs
+    return "" if category in ("Cc", "Cf") else char  # control and zero-width characters, soft hyphens, byte-order marks
 
 
-def _markup(text: str) -> str:
+def _remove_markup(text: str) -> str:
     text = re.sub(r"^#+ ", "", text)
-    text = re.sub(r"(\w[.,;:!?\"'”’)]{0,3})\[\d{1,3}\]", r"\1", text)  # a footnote's mark
+    text = re.sub(r"(\w[.,;:!?\"'”’)]{0,3})\[\d{1,3}\]", r"\1", text)  # a footnote mark
     text = re.sub(r"#(?=\d)", "number ", text)
     text = re.sub(r"(?<=\d) ?\* ?(?=\d)", " times ", text)
     text = re.sub(r"(?<=[^\W_]) ?= ?(?=[^\W_])", " equals ", text)
-    text = re.sub(r"(?<=[^\W_])_+(?=[^\W_])", " ", text)  # snake_case is two words; at a word's edge it is emphasis
+    text = re.sub(r"(?<=[^\W_])_+(?=[^\W_])", " ", text)  # snake_case becomes two words; elsewhere _ is emphasis
     text = re.sub(r"[*_#=]+", "", text)
     text = re.sub(r"[\[\]]", " ", text)  # the model's tokenizer takes "[sigh]" for a command
     return " ".join(text.split())
 
 
-def _chapter_numbers(text: str) -> str:
-    """ "CHAPTER XII." to "Chapter 12.", and a stop between a heading's number and its title."""
-    text = CHAPTER_NUMERAL.sub(_chapter_number, text)
+def _rewrite_chapter_numbers(text: str) -> str:
+    """Write "CHAPTER XII" as "CHAPTER 12", and put a full stop between a heading's number and its title."""
+    text = CHAPTER_NUMERAL.sub(_rewrite_numeral, text)
     return CHAPTER_TITLE.sub(lambda match: f"{match[1]}.", text)
 
 
-def _chapter_number(match: re.Match[str]) -> str:
+def _rewrite_numeral(match: re.Match[str]) -> str:
     word, numeral = match["word"], match["numeral"]
     if not ROMAN.fullmatch(numeral):
         return match[0]
-    if len(numeral) == 1:  # "Part I." and "Part I The Sea" have numbers; "the part I play" and "Section C" do not
+    if len(numeral) == 1:  # a number in "Part I." and "Part I The Sea", none in "the part I play" and "Section C"
         rest = match.string[match.end() : match.end() + 3]
         titled = match.start() == 0 and re.match(r" [\"“‘']?[A-Z]", rest)
         if numeral not in "IVX" or word[0].islower() or not (titled or re.match(r"[.:,;)!?—–]|$", rest)):
@@ -129,13 +131,13 @@ def roman_value(numeral: str) -> int:
 def _lower_capitals(match: re.Match[str]) -> str:
     words = [word for word in CAPITALS_WORD.findall(match[0]) if word.isupper()]
     shouted = len(words) > 1 and any(len(word) > 1 for word in words)
-    run = CAPITALS_WORD.sub(lambda word: _lower_word(word[0], shouted), match[0])
+    run = CAPITALS_WORD.sub(lambda word: _lower_capitals_word(word[0], shouted), match[0])
     if SENTENCE_START.search(match.string, max(0, match.start() - 8), match.start()):
         return run[0].upper() + run[1:]
     return run
 
 
-def _lower_word(word: str, shouted: bool) -> str:
+def _lower_capitals_word(word: str, shouted: bool) -> str:
     bare = re.split("['’]", word)[0]
     if bare == "I":
         return "I" + word[1:].lower()
@@ -149,8 +151,8 @@ def _lower_word(word: str, shouted: bool) -> str:
     return word
 
 
-def _pauses(text: str) -> str:
-    """Dashes and ellipses that stock's rules read as one pause, whatever stands around them."""
+def _merge_pauses(text: str) -> str:
+    """Merge each run of dashes, ellipses and commas, so that stock's `punc_norm` makes one pause of it."""
     text = re.sub(r"(?<=\d):(?=\d)", " ", text)
     text = re.sub(r"-{2,}|—(?: ?—)+", "—", text)
     text = re.sub(r"\.(?: ?\.)+|…+", "…", text)

@@ -1,1 +1,1 @@
-"""Layout: which lines of plain text are headings, contents, prose or marks."""
+"""Structure: which lines of plain text are headings, tables of contents, prose or marks."""

@@ -1,4 +1,4 @@
-"""From text to blocks: what stands between blank lines, what of it is a heading, what of it is not spoken and why.
+"""Splits text into blocks at blank lines; a block is prose, a heading, or unspoken for a reason.
 
 Knows nothing of chapters. Every character that is not white space is in exactly one block.
 """
@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from pipeline.text.spoken.normalise import ILLUSTRATION, SYMBOLS, spoken
+from pipeline.text.spoken.normalise import ILLUSTRATION, SYMBOLS, normalise
 from pipeline.text.structure.headings import Heading, is_contents, is_title, is_title_block, parse_heading
 
-LONG_LINE = 150  # nobody wraps lines here: where one is as long as this, every line is a paragraph
-LIST_LINE = 60  # a line of prose that is wrapped is longer
+LONG_LINE = 150  # a line as long as this means that lines are not wrapped: each is a paragraph
+LIST_LINE = 60  # wrapped prose has longer lines
 
-SILENCE_CHARS = 100  # the segmenter joins shorter silences inside a paragraph to words beside them
+SILENCE_CHARS = 100  # shorter silences are joined to the words beside them
 
 SCENE_BREAK = re.compile(r"(?:[*#~=_+•·⁂❦❧☙✻✽◆◇■□●○†‡§–—⸻-]\s*)+")
 SILENCE = re.compile(rf"(?:{ILLUSTRATION.pattern}|[^\w{''.join(SYMBOLS)}]|_)+", re.IGNORECASE)
@@ -22,7 +22,7 @@ SILENCE = re.compile(rf"(?:{ILLUSTRATION.pattern}|[^\w{''.join(SYMBOLS)}]|_)+", 
 
 @dataclass(frozen=True)
 class TextBlock:
-    """`text[start:end]` of the book and its lines; `reason` says why it is not spoken, None if it is."""
+    """`Book.text[start:end]` and its lines. `reason`: why it is not spoken; None if it is spoken."""
 
     start: int
     end: int
@@ -36,13 +36,13 @@ class TextBlock:
 
 
 def find_blocks(text: str, start: int, end: int) -> list[TextBlock]:
-    """The blocks of `text[start:end]` in their order."""
+    """The blocks of `text[start:end]`, in order."""
     blocks: list[TextBlock] = []
-    for lines in _between_blank_lines(text, start, end):
+    for lines in _split_at_blank_lines(text, start, end):
         after_contents = bool(blocks) and is_contents(blocks[-1].text)
-        for part, heading in _split(lines, after_contents):
-            blocks += _without_long_silence(text, _block(part, heading))
-    return _with_titles(_with_numerals_in_a_row(blocks))
+        for part, heading in _split_into_blocks(lines, after_contents):
+            blocks += _cut_at_long_silence(text, _make_block(part, heading))
+    return _merge_titles(_drop_stray_numerals(blocks))
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Line:
     text: str  # without white space at its ends
 
 
-def _between_blank_lines(text: str, start: int, end: int) -> Iterator[list[Line]]:
+def _split_at_blank_lines(text: str, start: int, end: int) -> Iterator[list[Line]]:
     marks = iter(ILLUSTRATION.finditer(text, start, end))
     mark = next(marks, None)
     lines: list[Line] = []
@@ -60,7 +60,7 @@ def _between_blank_lines(text: str, start: int, end: int) -> Iterator[list[Line]
             mark = next(marks, None)
         if stripped := raw.strip():
             lines.append(Line(start + raw.index(stripped), stripped))
-        elif lines and not (mark and mark.start() < start):  # a caption may have blank lines
+        elif lines and not (mark and mark.start() < start):  # a caption may hold blank lines
             yield lines
             lines = []
         start += len(raw)
@@ -68,8 +68,8 @@ def _between_blank_lines(text: str, start: int, end: int) -> Iterator[list[Line]
         yield lines
 
 
-def _split(lines: Sequence[Line], after_contents: bool) -> Iterator[tuple[Sequence[Line], Heading | None]]:
-    """The blocks that the lines between two blank ones are, with what headings they are."""
+def _split_into_blocks(lines: Sequence[Line], after_contents: bool) -> Iterator[tuple[Sequence[Line], Heading | None]]:
+    """Split lines without a blank one between them into blocks, each with its heading or None."""
     texts = [" ".join(line.text.split()) for line in lines]
     if after_contents and not is_prose(texts):
         yield lines, parse_heading(" ".join(texts))
@@ -77,16 +77,16 @@ def _split(lines: Sequence[Line], after_contents: bool) -> Iterator[tuple[Sequen
     unwrapped = max(map(len, texts)) >= LONG_LINE and not ILLUSTRATION.search(" ".join(texts))
     start = 0
     while start < len(lines):
-        size, heading = (1, parse_heading(texts[start])) if unwrapped else _first_block(texts, start)
+        size, heading = (1, parse_heading(texts[start])) if unwrapped else _measure_first_block(texts, start)
         yield lines[start : start + size], heading
         start += size
         if start < len(lines) and is_contents(texts[start - 1]):
-            yield from _split(lines[start:], after_contents=True)
+            yield from _split_into_blocks(lines[start:], after_contents=True)
             return
 
 
-def _first_block(texts: Sequence[str], start: int) -> tuple[int, Heading | None]:
-    """How many lines from `start` on belong together, and what heading they are."""
+def _measure_first_block(texts: Sequence[str], start: int) -> tuple[int, Heading | None]:
+    """How many lines from `start` on make one block, and its heading or None."""
     if is_contents(texts[start]):
         return 1, None
     first = parse_heading(texts[start])
@@ -111,14 +111,14 @@ def is_prose(lines: Sequence[str]) -> bool:
     return parse_heading(lines[0]) is None and max(map(len, lines)) > LIST_LINE and lines[-1][-1] in ".!?\"'”’"
 
 
-def _block(lines: Sequence[Line], heading: Heading | None) -> TextBlock:
+def _make_block(lines: Sequence[Line], heading: Heading | None) -> TextBlock:
     end = lines[-1].start + len(lines[-1].text)
     block = TextBlock(lines[0].start, end, tuple(line.text for line in lines), heading, None)
-    return block if spoken(block.text) else replace(block, heading=None, reason=_reason(block.text))
+    return block if normalise(block.text) else replace(block, heading=None, reason=_unspoken_reason(block.text))
 
 
-def _without_long_silence(text: str, block: TextBlock) -> list[TextBlock]:
-    """A long rule or caption inside a paragraph makes it two paragraphs with an unspoken block between."""
+def _cut_at_long_silence(text: str, block: TextBlock) -> list[TextBlock]:
+    """Cut a paragraph at each long rule or caption inside it, which becomes an unspoken block."""
     cuts = [block.start]
     for silence in SILENCE.finditer(text, block.start, block.end) if not (block.heading or block.reason) else ():
         if len(silence[0]) >= SILENCE_CHARS and len(" ".join(silence[0].split())) >= SILENCE_CHARS:
@@ -126,17 +126,22 @@ def _without_long_silence(text: str, block: TextBlock) -> list[TextBlock]:
     if len(cuts) == 1:
         return [block]
     spans = [(start, text[start:end]) for start, end in pairwise([*cuts, block.end])]
-    return [_block([Line(start + raw.index(raw.strip()), raw.strip())], None) for start, raw in spans if raw.strip()]
+    return [
+        _make_block([Line(start + raw.index(raw.strip()), raw.strip())], None) for start, raw in spans if raw.strip()
+    ]
 
 
-def _reason(text: str) -> str:
+def _unspoken_reason(text: str) -> str:
     if SCENE_BREAK.fullmatch(text):
         return "scene break"
     return "illustration" if ILLUSTRATION.search(text) else "nothing to speak"
 
 
-def _with_numerals_in_a_row(blocks: Sequence[TextBlock]) -> list[TextBlock]:
-    """A bare numeral is a heading only as 1 with a 2 to follow, or as the next one: not page 12, nor the year 1984."""
+def _drop_stray_numerals(blocks: Sequence[TextBlock]) -> list[TextBlock]:
+    """Bare numerals are headings only in an unbroken row 1, 2, …; the others lose their heading.
+
+    They may be page numbers or years.
+    """
     followed = {block.heading.level: i for i, block in enumerate(blocks) if block.heading and block.heading.number == 2}
     last: dict[str, int] = {}
     kept = []
@@ -152,8 +157,8 @@ def _with_numerals_in_a_row(blocks: Sequence[TextBlock]) -> list[TextBlock]:
     return kept
 
 
-def _with_titles(blocks: Sequence[TextBlock]) -> list[TextBlock]:
-    """Make "CHAPTER I", a blank line, and "Down the Rabbit-Hole" one heading."""
+def _merge_titles(blocks: Sequence[TextBlock]) -> list[TextBlock]:
+    """Merge "CHAPTER I", a blank line, and "Down the Rabbit-Hole" into one heading."""
     merged: list[TextBlock] = []
     for block in blocks:
         before = merged[-1] if merged else None

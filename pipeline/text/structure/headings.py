@@ -1,6 +1,6 @@
-"""Which lines are headings. Knows lines only: the reader decides what the lines around them make of them.
+"""Recognises headings. Knows single lines only: `blocks` and `reader` look at the lines around.
 
-Precision before recall: a heading that is missed costs a longer pause, prose that is taken for one splits a chapter.
+Precision matters more than recall: a missed heading costs a longer pause, a false one splits a chapter.
 """
 
 import re
@@ -29,41 +29,41 @@ MARKDOWN = re.compile(r"(?P<marks>#{1,3}) (?P<title>.*\w.*)")
 
 @dataclass(frozen=True)
 class Heading:
-    """`level` tells parts from chapters: headings of different levels that follow each other head one chapter."""
+    """Headings in a row head one chapter if their levels differ, as a part's and a chapter's do."""
 
     level: str
-    number: int | None = None  # of headings that are a bare numeral, which count only in an unbroken row
+    number: int | None = None  # of a bare numeral, which is a heading only in an unbroken row
     titled: bool = False
 
 
 def parse_heading(line: str) -> Heading | None:
-    """What `line`, with its white space collapsed, says as a heading; None if it is none."""
+    """`line` as a heading, or None. Its white space must be collapsed."""
     if len(line) > TITLE_CHARS + 40:
         return None
     if markdown := MARKDOWN.fullmatch(line):
         return Heading(markdown["marks"], titled=True)
     line = line.strip("*_ ")
     if match := CHAPTER.fullmatch(line) or ALONE.fullmatch(line):
-        return _worded(match)
+        return _parse_worded(match)
     if (match := NUMERAL.fullmatch(line)) and (not match["title"] or match["title"].isupper()):
-        return _numeral(match["number"], bool(match["title"]))
+        return _parse_numeral(match["number"], bool(match["title"]))
     return None
 
 
-def _worded(match: re.Match[str]) -> Heading | None:
+def _parse_worded(match: re.Match[str]) -> Heading | None:
     word, title = match["word"].lower().rstrip("."), match["title"]
     number = match["number"] or ""
     if re.fullmatch(r"[ivxlc]+", number, re.I) and not ROMAN.fullmatch(number):
         return None
     if not title:
         return Heading(word) if match[0][0].isupper() or word == "chapter" else None
-    # "Chapter 3 was dull." and "Part I played" are prose; without a mark only a title in capitals will do
-    if not match[0][0].isupper() or not is_title(title) or not (match["mark"] or _capitalised(title)):
+    # "Chapter 3 was dull." and "Part I played" are prose: a title without a mark before it must be capitalised
+    if not match[0][0].isupper() or not is_title(title) or not (match["mark"] or _is_capitalised(title)):
         return None
     return Heading(word, titled=True)
 
 
-def _numeral(number: str, titled: bool) -> Heading | None:
+def _parse_numeral(number: str, titled: bool) -> Heading | None:
     if not number.isdigit() and not ROMAN.fullmatch(number):
         return None
     form = "number" if number.isdigit() else "roman"
@@ -72,15 +72,15 @@ def _numeral(number: str, titled: bool) -> Heading | None:
 
 
 def is_title(text: str) -> bool:
-    """Whether the rest of a heading can be its title: in capitals, or else no sentence."""
+    """Whether the rest of a heading can be its title: capitalised, or not a sentence."""
     first = text.lstrip("\"'“‘_*([")[:1]
     if len(text) > TITLE_CHARS or not (first.isupper() or first.isdigit()):
         return False
-    return _capitalised(text) or text[-1] not in ".!?,;:"
+    return _is_capitalised(text) or text[-1] not in ".!?,;:"
 
 
 def is_title_block(text: str) -> bool:
-    """Whether a block that stands alone after a bare heading can be its title; stricter, for it may be prose."""
+    """Whether a block after a bare heading can be its title. Stricter than `is_title`: it may be prose."""
     plain = text.strip("_* ")
     if len(plain) > NEXT_TITLE_CHARS or not plain[:1].isupper() or not is_title(plain):
         return False
@@ -93,6 +93,6 @@ def is_contents(line: str) -> bool:
     )
 
 
-def _capitalised(text: str) -> bool:
+def _is_capitalised(text: str) -> bool:
     words = re.findall(r"[^\W\d_]{4,}", text) or re.findall(r"[^\W\d_]+", text)
     return bool(words) and words[0][0].isupper() and sum(word[0].isupper() for word in words) * 2 >= len(words)

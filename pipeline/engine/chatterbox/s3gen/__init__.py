@@ -1,7 +1,9 @@
-"""S3Gen: speech tokens to samples, many utterances at a time, as stock computes them for one.
+"""S3Gen: speech tokens to samples, many utterances at a time, with stock's results for each.
 
-`flow` makes mels: `encoder` gives mu, and the `estimator` is solved over a `pack` of sequences; its arithmetic is in
-`plain` and, for CUDA, in `kernels`. `vocoder` makes samples of mels; `vocoder_plain` and `vocoder_kernels` compute it.
+`flow` makes mels: `encoder` computes mu, and `estimator` the velocity for a `pack` of sequences. The estimator's
+operations are in `plain` and, for CUDA, in `kernels`. `vocoder` makes samples of mels, with the operations in
+`vocoder_plain` and `vocoder_kernels`.
 
-Letters in shapes: B rows of a batch, N frames of a pack, T frames or tokens of a row, C channels, H harmonics.
+Letters in shapes: B rows of a batch; N frames of a pack, both halves of CFG; T tokens (encoder) or mel frames (vocoder)
+of a row, padding included; T' positions of a row after upsampling; C channels; H harmonics.
 """

@@ -1,7 +1,7 @@
-"""Speech tokens to what the flow is told of each mel frame: stock's upsampling conformer for batches. Knows no flow.
+"""Speech tokens to mu, two mel frames a token: stock's upsampling conformer for padded batches. Knows no flow.
 
-Padding is exact: the look-ahead finds zeros behind a row's end, as it does at the end of a row alone; everything else
-looks back only, or at positions that are masked.
+Padding changes no result: the look-ahead reads zeros behind a row's end, as stock's does. The other convolutions look
+back only, and attention is masked.
 """
 
 import math
@@ -16,11 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pipeline.engine.chatterbox.s3gen.weights import Norm
 
 NORM_EPS, LAYER_EPS = 1e-5, 1e-12
-BACKENDS = [
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.MATH,
-]  # cuDNN prepares for each shape
+# Without cuDNN, which prepares anew for each shape.
+BACKENDS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
 Linear = tuple[Tensor, Tensor]  # weight and bias
 
 
@@ -28,9 +25,9 @@ Linear = tuple[Tensor, Tensor]  # weight and bias
 class EncoderLayer:
     norm: Norm
     qkv: Linear
-    place: Tensor  # (512, 512), of relative positions
+    position: Tensor  # (512, 512), projects encoded distances
     content_bias: Tensor  # (8, 1, 64)
-    place_bias: Tensor  # (8, 1, 64)
+    position_bias: Tensor  # (8, 1, 64)
     output: Linear
     mlp_norm: Norm
     up: Linear
@@ -41,12 +38,12 @@ class EncoderLayer:
 class Encoder:
     tokens: Tensor  # (6561, 512)
     embed: tuple[Linear, Norm]
-    look_ahead: Linear  # a convolution, (512, 512, 4)
-    look_back: Linear  # (512, 512, 3)
+    look_ahead: Linear  # convolution, (512, 512, 4)
+    look_back: Linear  # convolution, (512, 512, 3)
     layers: tuple[EncoderLayer, ...]
-    double: Linear  # (512, 512, 5)
-    embed_doubled: tuple[Linear, Norm]
-    layers_doubled: tuple[EncoderLayer, ...]
+    upsample: Linear  # convolution, (512, 512, 5)
+    embed_upsampled: tuple[Linear, Norm]
+    layers_upsampled: tuple[EncoderLayer, ...]
     norm: Norm
     project: Linear  # (80, 512)
 
@@ -65,9 +62,9 @@ def fuse_encoder(stock: CausalMaskedDiffWithXvec, device: torch.device, dtype: t
         return EncoderLayer(
             norm=pair(module.norm_mha),
             qkv=(put(torch.cat([part.weight for part in parts])), put(torch.cat([part.bias for part in parts]))),
-            place=put(attention.linear_pos.weight),
+            position=put(attention.linear_pos.weight),
             content_bias=put(attention.pos_bias_u[:, None]),
-            place_bias=put(attention.pos_bias_v[:, None]),
+            position_bias=put(attention.pos_bias_v[:, None]),
             output=pair(attention.linear_out),
             mlp_norm=pair(module.norm_ff),
             up=pair(module.feed_forward.w_1),
@@ -81,22 +78,22 @@ def fuse_encoder(stock: CausalMaskedDiffWithXvec, device: torch.device, dtype: t
         look_ahead=pair(encoder.pre_lookahead_layer.conv1),
         look_back=pair(encoder.pre_lookahead_layer.conv2),
         layers=tuple(map(layer, encoder.encoders)),
-        double=pair(encoder.up_layer.conv),
-        embed_doubled=(pair(encoder.up_embed.out[0]), pair(encoder.up_embed.out[1])),
-        layers_doubled=tuple(map(layer, encoder.up_encoders)),
+        upsample=pair(encoder.up_layer.conv),
+        embed_upsampled=(pair(encoder.up_embed.out[0]), pair(encoder.up_embed.out[1])),
+        layers_upsampled=tuple(map(layer, encoder.up_encoders)),
         norm=pair(encoder.after_norm),
         project=pair(stock.encoder_proj),
     )
 
 
 def encode(weights: Encoder, tokens: Tensor, lengths: Tensor) -> Tensor:
-    """tokens (B, T) int64, of which row b has `lengths[b]`; (B, 2 * T, 80), of which it has twice as many"""
-    live = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]  # (B, T)
-    x = _embed(weights.embed, weights.tokens[tokens]) * live[..., None]
-    x = x + _look_around(weights, x)
-    x = _run(weights.layers, x, live)
-    x = _convolve(x.repeat_interleave(2, dim=1), weights.double, back=4)  # (B, 2 * T, 512)
-    x = _run(weights.layers_doubled, _embed(weights.embed_doubled, x), live.repeat_interleave(2, dim=1))
+    """mu (B, 2 * T, 80) of tokens (B, T) int64. Row b has lengths[b] tokens, and so 2 * lengths[b] frames."""
+    valid = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]  # (B, T)
+    x = _embed(weights.embed, weights.tokens[tokens]) * valid[..., None]
+    x = x + _apply_lookahead(weights, x)
+    x = _run_layers(weights.layers, x, valid)
+    x = _convolve(x.repeat_interleave(2, dim=1), weights.upsample, back=4)  # (B, 2 * T, 512)
+    x = _run_layers(weights.layers_upsampled, _embed(weights.embed_upsampled, x), valid.repeat_interleave(2, dim=1))
     return F.linear(F.layer_norm(x, x.shape[-1:], *weights.norm, NORM_EPS), *weights.project)
 
 
@@ -106,29 +103,29 @@ def _embed(weights: tuple[Linear, Norm], x: Tensor) -> Tensor:
     return F.layer_norm(F.linear(x, *linear), (width,), *norm, NORM_EPS) * math.sqrt(width)
 
 
-def _look_around(weights: Encoder, x: Tensor) -> Tensor:
-    """Three tokens ahead, then two back. (B, T, 512)"""
+def _apply_lookahead(weights: Encoder, x: Tensor) -> Tensor:
+    """Convolutions over three tokens ahead, then over two back. (B, T, 512)"""
     return _convolve(F.leaky_relu(_convolve(x, weights.look_ahead, ahead=3)), weights.look_back, back=2)
 
 
 def _convolve(x: Tensor, convolution: Linear, back: int = 0, ahead: int = 0) -> Tensor:
-    """As a product of matrices: for convolutions CUDA's libraries prepare anew for each shape. (B, T, 512)"""
-    seen = F.pad(x, (0, 0, back, ahead)).unfold(1, back + ahead + 1, 1)  # (B, T, 512, places)
-    return F.linear(seen.flatten(2), convolution[0].flatten(1), convolution[1])
+    """Convolve by a matrix product: CUDA's convolutions prepare anew for each shape. (B, T, 512)"""
+    windows = F.pad(x, (0, 0, back, ahead)).unfold(1, back + ahead + 1, 1)  # (B, T, 512, kernel size)
+    return F.linear(windows.flatten(2), convolution[0].flatten(1), convolution[1])
 
 
-def _run(layers: tuple[EncoderLayer, ...], x: Tensor, live: Tensor) -> Tensor:
-    places = relative_places(x)
-    hidden = torch.zeros_like(live, dtype=x.dtype).masked_fill(~live, float("-inf"))[:, None, None]  # (B, 1, 1, T)
+def _run_layers(layers: tuple[EncoderLayer, ...], x: Tensor, valid: Tensor) -> Tensor:
+    distances = encode_distances(x)
+    mask = torch.zeros_like(valid, dtype=x.dtype).masked_fill(~valid, float("-inf"))[:, None, None]  # (B, 1, 1, T)
     for layer in layers:
-        x = x + _attend(layer, F.layer_norm(x, x.shape[-1:], *layer.norm, LAYER_EPS), places, hidden)
+        x = x + _attend(layer, F.layer_norm(x, x.shape[-1:], *layer.norm, LAYER_EPS), distances, mask)
         inner = F.layer_norm(x, x.shape[-1:], *layer.mlp_norm, LAYER_EPS)
         x = x + F.linear(F.silu(F.linear(inner, *layer.up)), *layer.down)
     return x
 
 
-def relative_places(x: Tensor) -> Tensor:
-    """Sinusoids of the distances T - 1 to 1 - T, sines and cosines in turn (Transformer-XL's). (2 * T - 1, 512)"""
+def encode_distances(x: Tensor) -> Tensor:
+    """Transformer-XL's encoding of the distances T - 1 to 1 - T, sines and cosines alternating. (2 * T - 1, 512)"""
     length, width = x.shape[1:]
     distance = torch.arange(length - 1, -length, -1, device=x.device, dtype=torch.float32)
     rate = torch.exp(torch.arange(0, width, 2, device=x.device, dtype=torch.float32) * (-math.log(10_000) / width))
@@ -136,18 +133,20 @@ def relative_places(x: Tensor) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1).to(x.dtype)
 
 
-def _attend(layer: EncoderLayer, x: Tensor, places: Tensor, hidden: Tensor) -> Tensor:
-    """Attention to contents and to distances (Transformer-XL, section 3.3). x (B, T, 512)"""
+def _attend(layer: EncoderLayer, x: Tensor, distances: Tensor, mask: Tensor) -> Tensor:
+    """Attention by content and by distance (Transformer-XL, section 3.3). x (B, T, 512); (B, T, 512)"""
     batch, length, width = x.shape
     heads, _, size = layer.content_bias.shape
     q, k, v = F.linear(x, *layer.qkv).view(batch, length, 3, heads, size).permute(2, 0, 3, 1, 4)  # (B, heads, T, 64)
-    place = F.linear(places, layer.place).view(-1, heads, size).permute(1, 2, 0)  # (heads, 64, 2 * T - 1)
-    far = (q + layer.place_bias) @ place  # (B, heads, T, 2 * T - 1), by distance
-    # Row i of what is by key begins T - 1 - i further to the right: each row one place less than the row above.
-    near = far.as_strided(
-        (batch, heads, length, length), (*far.stride()[:2], 2 * length - 2, 1), far.storage_offset() + length - 1
+    position = F.linear(distances, layer.position).view(-1, heads, size).permute(1, 2, 0)  # (heads, 64, 2 * T - 1)
+    by_distance = (q + layer.position_bias) @ position  # (B, heads, T, 2 * T - 1)
+    # Relative shift: query i finds key 0 at column T - 1 - i, one column less than the query above it.
+    by_key = by_distance.as_strided(
+        (batch, heads, length, length),
+        (*by_distance.stride()[:2], 2 * length - 2, 1),
+        by_distance.storage_offset() + length - 1,
     )
-    bias = near * size**-0.5 + hidden
+    bias = by_key * size**-0.5 + mask
     with sdpa_kernel(BACKENDS):
         attended = F.scaled_dot_product_attention(q + layer.content_bias, k, v, attn_mask=bias)
     return F.linear(attended.transpose(1, 2).reshape(batch, length, width), *layer.output)

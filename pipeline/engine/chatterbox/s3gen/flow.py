@@ -1,7 +1,7 @@
-"""Speech tokens to mels: mu from the encoder, then Euler steps through the estimator with classifier-free guidance.
+"""Speech tokens to mels: mu from the encoder, then Euler steps through the estimator with CFG.
 
-Utterances of any lengths go through packs of a few sizes; on CUDA, but in FP32, a step of a pack is one captured graph.
-The state on the way is FP32 whatever the weights are. Knows nothing of waveforms or requests.
+Utterances of any lengths go through packs of a few sizes. On CUDA, except in FP32, a step of a pack is one captured
+graph. The solver's state is FP32 whatever the weights are. Knows nothing of waveforms or requests.
 """
 
 import math
@@ -29,18 +29,18 @@ from pipeline.engine.chatterbox.tuning import get_tuning
 from pipeline.engine.chatterbox.voice import Conditionals
 
 MEL = 80  # channels
-FRAME_BYTES = {2: 104_000, 4: 206_000}  # of a pack, at most, by the bytes of a number; measured
+FRAME_BYTES = {2: 104_000, 4: 206_000}  # peak memory of a pack per frame, by the bytes of a number; measured
 
 
 @dataclass(frozen=True)
 class Solver:
-    """A pack's Euler solver: each `step` moves `state` by `length` along the velocity that the estimator predicts."""
+    """A pack's Euler solver. `step()` adds dt times the estimator's velocity to `state`."""
 
     pack: Pack
     state: Tensor  # (size, 80) float32
-    conditions: Tensor  # (2 * size, 240): mu, speaker, prompt; zeros in the second half, which is unconditional
-    shifts: Tensor  # (stages, 256) of the time
-    length: Tensor  # (), of the step
+    conditions: Tensor  # (2 * size, 240): mu, speaker, prompt; the second half is unconditional: zeros
+    shifts: Tensor  # (stages, 256), the step's time embeddings
+    dt: Tensor  # (), float32
     step: Callable[[], None]
 
 
@@ -48,13 +48,13 @@ class Solver:
 class FlowWeights:
     encoder: Encoder
     estimator: Estimator
-    speaker: tuple[Tensor, Tensor]  # float32
-    lengths: Tensor  # (steps,) float32
-    shifts: Tensor  # (steps, stages, 256)
+    speaker: tuple[Tensor, Tensor]  # weight and bias, float32
+    dt: Tensor  # (steps,) float32
+    shifts: Tensor  # (steps, stages, 256), time embeddings
 
 
 class Flow:
-    """Stock's flow in one number format; `stock`, in FP32, is only read."""
+    """Stock's flow in one number format. `stock` is in FP32, and is only read."""
 
     def __init__(
         self,
@@ -67,12 +67,12 @@ class Flow:
         dtype = DTYPES[number_format]
         self.device, self.number_format = device, number_format
         self._meter = meter or PaddingMeter()
-        lengths, shifts = make_schedule(stock, steps)
+        dt, shifts = make_schedule(stock, steps)
         weights = FlowWeights(
             encoder=fuse_encoder(stock, device, dtype),
             estimator=fuse(stock.decoder.estimator, device, dtype),
             speaker=(stock.spk_embed_affine_layer.weight.to(device), stock.spk_embed_affine_layer.bias.to(device)),
-            lengths=lengths.to(device),
+            dt=dt.to(device),
             shifts=shifts.to(device, dtype),
         )
         self.offloaded = Offloaded(weights, device)
@@ -84,12 +84,12 @@ class Flow:
         return self.offloaded.get()
 
     def offload(self) -> None:
-        """Leave the device until weights are wanted again."""
-        self.forget()  # captured packs read weights where they are
+        """Move the weights off the device; the next use moves them back."""
+        self.forget()  # captured graphs read the weights at their addresses
         self.offloaded.offload()
 
     def in_use(self) -> str:
-        """What it is made of, read from what it works with."""
+        """What it runs with, read from its weights and operations."""
         module = choose_flow_ops(self.device, self.number_format).__name__.rpartition(".")[2]
         dtype = str(self.offloaded.look().estimator.dtype).removeprefix("torch.")
         graphs = "a step as a CUDA graph" if self._captures else "no graphs"
@@ -97,11 +97,11 @@ class Flow:
 
     @torch.inference_mode()
     def __call__(self, tokens: Sequence[Tensor], seeds: Sequence[int], voice: Conditionals) -> list[Tensor]:
-        """tokens (num_tokens,) int64 each, on the CPU; mels (80, frames) float32 of them, on the device"""
+        """Mels (80, frames) float32 on the device, of tokens (num_tokens,) int64 each, on the CPU."""
         with float32_math(self.number_format):
-            mus = self._encode(tokens, voice)  # (2 * tokens of prompt and utterance, 80) each
+            mus = self._encode(tokens, voice)
             lengths = [len(mu) for mu in mus]
-            solver = self._solver(lengths)
+            solver = self._prepare_solver(lengths)
             self._meter.add("flow packs", sum(lengths), len(solver.state))
             spans = solver.pack.spans[: len(tokens)]
             noise = normal(to_device(torch.tensor(seeds), self.device), FLOW, max(lengths) * MEL).view(
@@ -116,17 +116,19 @@ class Flow:
                 solver.conditions[begin:end, :MEL] = mu
                 solver.conditions[begin:end, MEL : 2 * MEL] = speaker
                 solver.conditions[begin : begin + len(prompt), 2 * MEL :] = prompt
-        for shifts, length in zip(self.weights.shifts, self.weights.lengths, strict=True):
+        # Outside of the lock of `float32_math`: while a full CUDA queue blocks here, other threads may go on.
+        for shifts, dt in zip(self.weights.shifts, self.weights.dt, strict=True):
             solver.shifts.copy_(shifts)
-            solver.length.copy_(length)
-            solver.step()  # the device takes no more than some steps in advance, so others may go on meanwhile
+            solver.dt.copy_(dt)
+            solver.step()
         return [solver.state[begin + len(prompt) : end].T.clone() for begin, end in spans]
 
     def forget(self) -> None:
-        """The memory of all captured packs is free again."""
+        """Free the memory of all captured packs."""
         self._solvers.clear()
 
     def _encode(self, tokens: Sequence[Tensor], voice: Conditionals) -> list[Tensor]:
+        """mu of prompt and utterance, (2 * tokens of both, 80) each."""
         prompt = voice.prompt_token[0].to(self.device)
         lengths = [len(prompt) + len(one) for one in tokens]
         multiple = get_tuning(self.device).encoder_multiple
@@ -136,23 +138,23 @@ class Flow:
         self._meter.add("encoder rows", sum(lengths), padded.numel())
         padded = to_device(padded, self.device)
         padded[:, : len(prompt)] = prompt
-        made = encode(self.weights.encoder, padded, to_device(torch.tensor(lengths), self.device))
-        return [row[: 2 * length] for row, length in zip(made, lengths, strict=True)]
+        mus = encode(self.weights.encoder, padded, to_device(torch.tensor(lengths), self.device))
+        return [row[: 2 * length] for row, length in zip(mus, lengths, strict=True)]
 
     @property
     def _captures(self) -> bool:
         return choose_flow_ops(self.device, self.number_format) is not plain
 
-    def _solver(self, lengths: Sequence[int]) -> Solver:
-        """One for a pack of these, captured where a GPU can."""
+    def _prepare_solver(self, lengths: Sequence[int]) -> Solver:
+        """A solver for a pack of sequences of these lengths; its step is a captured graph where `_captures`."""
         if not self._captures:
             return self._make_solver(make_pack(lengths, max(sum(lengths), SHORTEST * len(lengths)), self.device))
         wanted = max(sum(lengths), SHORTEST * len(lengths))
         size = next((size for size in get_tuning(self.device).captured_frames if size >= wanted), wanted)
         pack = make_pack(lengths, size, self.device)
         if size not in self._solvers:
-            made = self._make_solver(pack)
-            self._solvers[size] = replace(made, step=capture(made.step, self.device))
+            uncaptured = self._make_solver(pack)
+            self._solvers[size] = replace(uncaptured, step=capture(uncaptured.step, self.device))
         solver = self._solvers[size]
         solver.pack.position.copy_(pack.position)
         solver.pack.blocks.copy_(pack.blocks)
@@ -161,7 +163,7 @@ class Flow:
     def _make_solver(self, pack: Pack) -> Solver:
         weights, size = self.weights, len(pack.position) // 2
         dtype = weights.estimator.dtype
-        state, length = torch.zeros(size, MEL, device=self.device), torch.zeros((), device=self.device)
+        state, dt = torch.zeros(size, MEL, device=self.device), torch.zeros((), device=self.device)
         conditions = torch.zeros(2 * size, 3 * MEL, device=self.device, dtype=dtype)  # second half: unconditional
         shifts = torch.zeros_like(weights.shifts[0])
 
@@ -170,18 +172,18 @@ class Flow:
                 x = torch.cat([state.to(dtype).repeat(2, 1), conditions], dim=1)  # (2 * size, 320)
                 velocity = estimate(weights.estimator, x, shifts, pack, self.number_format).float()
                 conditional, unconditional = velocity.chunk(2)
-                state.addcmul_(conditional + self._cfg_rate * (conditional - unconditional), length)
+                state.addcmul_(conditional + self._cfg_rate * (conditional - unconditional), dt)
 
-        return Solver(pack, state, conditions, shifts, length, step)
+        return Solver(pack, state, conditions, shifts, dt, step)
 
 
 def pack_frames(num_tokens: int, voice: Conditionals) -> int:
-    """What an utterance takes of a pack."""
+    """Frames that an utterance takes of a pack, its voice's prompt included."""
     return max(2 * (num_tokens + voice.prompt_token.shape[1]), SHORTEST)
 
 
 def best_size(device: torch.device, number_format: str, memory: int) -> int:
-    """How many frames, prompts included, are best carried at once in so many bytes."""
+    """The best number of frames in a pack, prompts included, that takes at most `memory` bytes."""
     captures = choose_flow_ops(device, number_format) is not plain
     tuning = get_tuning(device)
     sizes = tuning.captured_frames if captures else tuning.plain_frames
@@ -191,9 +193,9 @@ def best_size(device: torch.device, number_format: str, memory: int) -> int:
 
 @torch.inference_mode()
 def make_schedule(stock: CausalMaskedDiffWithXvec, steps: int) -> tuple[Tensor, Tensor]:
-    """Each Euler step's length (steps,) from time 0 to 1, and the time embedding of each stage (steps, stages, 256)."""
+    """Euler's dt (steps,) from time 0 to 1, cosine schedule, and each stage's time embeddings (steps, stages, 256)."""
     estimator = stock.decoder.estimator
-    times = 1 - torch.cos(torch.linspace(0, 1, steps + 1) * (0.5 * math.pi))
-    embedded = F.mish(estimator.time_mlp(estimator.time_embeddings(times[:-1])))  # (steps, 1024)
+    t_span = 1 - torch.cos(torch.linspace(0, 1, steps + 1) * (0.5 * math.pi))
+    embedded = F.mish(estimator.time_mlp(estimator.time_embeddings(t_span[:-1])))  # (steps, 1024)
     stages = (*estimator.down_blocks, *estimator.mid_blocks, *estimator.up_blocks)
-    return times.diff(), torch.stack([stage[0].mlp[1](embedded) for stage in stages], dim=1)
+    return t_span.diff(), torch.stack([stage[0].mlp[1](embedded) for stage in stages], dim=1)

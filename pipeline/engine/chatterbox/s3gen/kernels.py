@@ -1,8 +1,8 @@
-"""The estimator's operations as Triton kernels, for CUDA, in BF16, FP16 and TF32; `plain` has the same ones in PyTorch.
+"""The estimator's operations as Triton kernels, for CUDA in BF16, FP16 and TF32; `plain` has the same functions.
 
-A program computes a few frames from nothing but their own sequence, in an order that only its length decides: bits do
-not depend on company. Sums are FP32, memory has the weights' type, and FP32 is multiplied as TF32. Offsets are of 32
-bits: up to 1.3 million frames.
+A program computes a few frames from nothing but their own sequence. The order of its sums depends on the sequence's
+length only, so bits do not depend on the rest of the pack. Sums are FP32, memory has the weights' dtype, and FP32 is
+multiplied as TF32. Offsets have 32 bits: up to 1.3 million frames.
 """
 
 from functools import cache
@@ -16,16 +16,16 @@ from pipeline.engine.chatterbox.s3gen.pack import BLOCK, Pack
 from pipeline.engine.chatterbox.s3gen.weights import Conv, Norm
 
 ROWS = 128  # frames of a program
-LARGE = 160_000  # bytes of shared memory that three stages of wide tiles take; cards but for data centres have 101,376
+WIDE_BYTES = 160_000  # shared memory for three stages of wide tiles; consumer cards have 101,376
 
 
 @cache
-def _wide(device: torch.device) -> int:
-    """Bytes of a row that a program reads at a time: what the card's shared memory holds three times."""
-    if device.type != "cuda":  # interpreted
+def _tile_bytes(device: torch.device) -> int:
+    """Bytes of a row that a program reads at a time. Shared memory holds three such tiles, for pipelining."""
+    if device.type != "cuda":  # Triton's interpreter
         return 128
     properties = triton.runtime.driver.active.utils.get_device_properties(device.index or 0)
-    return 128 if properties["max_shared_mem"] >= LARGE else 64
+    return 128 if properties["max_shared_mem"] >= WIDE_BYTES else 64
 
 
 @triton.jit
@@ -58,13 +58,13 @@ def add_norm(update: Tensor, residual: Tensor, norm: Norm, eps: float) -> tuple[
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(N, 256) to (N, 1024). cuBLAS knows GELU's other form, which is the same to half a BF16's last digit."""
+    """(N, 256) to (N, 1024). cuBLAS has GELU's tanh form, which differs by half a BF16's last digit at most."""
     return torch._addmm_activation(bias, x, weight.t(), use_gelu=True)
 
 
 @triton.jit
 def _attend(q, k, v, live, highest, norm, mixed, MASKED: tl.constexpr):
-    """Some keys and values (KEYS, DIM) into a running softmax of the queries q (QUERIES, DIM), in base 2."""
+    """Online softmax, in base 2, of the queries q (QUERIES, DIM): add a block of keys and values (KEYS, DIM)."""
     score = tl.dot(q, tl.trans(k))  # (QUERIES, KEYS)
     if MASKED:
         score = tl.where(live[None, :], score, float("-inf"))
@@ -83,7 +83,7 @@ def _attention(qkv, blocks, out, HEADS: tl.constexpr, DIM: tl.constexpr, QUERIES
         stride: tl.constexpr = 3 * HEADS * DIM
         row, key, channel = first + tl.arange(0, QUERIES), tl.arange(0, KEYS), tl.arange(0, DIM)
         there, length = (row < end)[:, None], end - begin
-        # As it was loaded: any arithmetic would move it from shared memory to registers, and cost a fifth of the speed.
+        # Used as loaded: arithmetic would move q from shared memory to registers, and cost a fifth of the speed.
         q = tl.load(qkv + row[:, None] * stride + head * DIM + channel[None, :], mask=there, other=0.0)
         keys = qkv + (HEADS + head) * DIM + (begin + key)[:, None] * stride + channel[None, :]
         values = keys + HEADS * DIM
@@ -104,7 +104,7 @@ def _attention(qkv, blocks, out, HEADS: tl.constexpr, DIM: tl.constexpr, QUERIES
 
 
 def attention(qkv: Tensor, pack: Pack, heads: int) -> Tensor:
-    """Each sequence's frames look at all of its own. qkv (N, 3 * heads * 64); (N, heads * 64), arbitrary elsewhere"""
+    """Attention within each sequence. qkv (N, 3 * heads * 64); (N, heads * 64), arbitrary in unused frames"""
     dim = qkv.shape[1] // (3 * heads)
     out = qkv.new_empty(len(qkv), heads * dim)
     _attention[(heads, len(pack.blocks))](
@@ -147,14 +147,14 @@ def _conv(
 
 
 def conv(x: Tensor, pack: Pack, layer: Conv, eps: float, shift: Tensor | None = None) -> Tensor:
-    """Causal convolution over three frames; with a norm, LayerNorm and Mish; plus `shift` (256,). (N, 256)"""
+    """Causal convolution over three frames, LayerNorm and Mish if there is a norm, plus `shift` (256,). (N, 256)"""
     rows, inputs = x.shape
     width = len(layer.bias)
     out = x.new_empty(rows, width)
     _conv[(triton.cdiv(rows, ROWS),)](
         x, pack.position, layer.weight, layer.bias, *(layer.norm or (layer.bias, layer.bias)),
         layer.bias if shift is None else shift, out, rows, eps,
-        INPUTS=inputs, WIDTH=width, ROWS=ROWS, STEP=_wide(x.device) // x.itemsize, ACTIVATED=layer.norm is not None,
-        SHIFTED=shift is not None, num_warps=8, num_stages=3,
+        INPUTS=inputs, WIDTH=width, ROWS=ROWS, STEP=_tile_bytes(x.device) // x.itemsize,
+        ACTIVATED=layer.norm is not None, SHIFTED=shift is not None, num_warps=8, num_stages=3,
     )  # fmt: skip
     return out

@@ -1,4 +1,4 @@
-"""What S3Gen draws random numbers for: a stream each, of the counter-based generator. Knows nothing of how.
+"""S3Gen's streams of the counter-based random generator, one for each purpose. Knows nothing of how they are drawn.
 
 Streams below 2^31 are the steps of T3's sampler.
 """

@@ -1,6 +1,6 @@
-"""The vocoder's operations as Triton kernels, for CUDA; `vocoder_plain` has the same ones in plain PyTorch.
+"""The vocoder's operations as Triton kernels, for CUDA; `vocoder_plain` has the same functions in plain PyTorch.
 
-Each is one pass over memory, which reads nothing beyond a row's end. Tensors are contiguous; arithmetic is FP32.
+Each is one pass over memory that reads nothing behind a row's end. Tensors are contiguous; arithmetic is FP32.
 """
 
 import math
@@ -18,7 +18,7 @@ BLOCK = 1024  # positions of one channel that a program computes
 
 @triton.jit
 def _place(live, channels, length, BLOCK: tl.constexpr):
-    """A program's channel, where its positions lie in a (B, C, T) tensor, which of them exist, and which count."""
+    """A program's channel, its positions' offsets in a (B, C, T) tensor, which of them exist, and which are valid."""
     row = tl.program_id(0)  # of B * C
     position = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     end = tl.load(live + row // channels)
@@ -74,14 +74,14 @@ def snake(x: Tensor, alpha: Tensor, live: Tensor) -> Tensor:
 
 
 def add_snake(update: Tensor, residual: Tensor, alpha: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum's snake, and the sum. (B, C, T) each; alpha (C,); live (B,)"""
+    """Snake of the sum, and the sum. (B, C, T) each; alpha (C,); live (B,)"""
     out, total = torch.empty_like(update), torch.empty_like(update)
     _add_snake[_grid(update)](update, residual, alpha, live, out, total, *update.shape[1:], SMALL=SMALL, BLOCK=BLOCK)
     return out, total
 
 
 def leaky_mean(updates: Sequence[Tensor], residuals: Sequence[Tensor], slope: float, live: Tensor) -> Tensor:
-    """The leaky ReLU of the mean of three sums of an update and a residual. (B, C, T) each; live (B,)"""
+    """Leaky ReLU of the mean of three sums, update + residual. (B, C, T) each; live (B,)"""
     out = torch.empty_like(updates[0])
     _leaky_mean[_grid(out)](*updates, *residuals, live, out, *out.shape[1:], slope, BLOCK=BLOCK)
     return out
@@ -103,17 +103,17 @@ def _harmonics(
     for harmonic in range(COUNT):
         at = (row * COUNT + harmonic) * frames + number
         begin, advance = tl.load(start + at).to(tl.uint32), tl.load(step + at).to(tl.uint32)
-        turn = begin + advance * (sample + 1).to(tl.uint32)  # leaves out whole periods
+        turn = begin + advance * (sample + 1).to(tl.uint32)  # overflow drops whole periods
         angle = turn.to(tl.float32) * RADIANS + tl.load(offsets + row * COUNT + harmonic)
         total += tl.load(weight + harmonic) * tl.sin(angle)
     tl.store(out + (row * frames + number) * FRAME + sample, total, mask=sample < FRAME)
 
 
-def harmonics(start: Tensor, step: Tensor, offsets: Tensor, weight: Tensor, frame: int) -> Tensor:
-    """Sines of H frequencies that are constant within a frame of so many samples, weighted and summed.
+def sum_harmonics(start: Tensor, step: Tensor, offsets: Tensor, weight: Tensor, frame: int) -> Tensor:
+    """The weighted sum (B, T * frame) float32 of H sines whose frequencies are constant within a frame.
 
-    start (B, H, T), where in its period a sine is at the frame's start, and step (B, H, T), how far a sample moves it:
-    int64 of 32 bits, of which 2^32 are a period. offsets (B, H) radians; weight (H,). (B, T * frame) float32
+    start (B, H, T): phase at the frame's start; step (B, H, T): phase of one sample; both int64, with 2^32 as a period.
+    offsets (B, H) radians; weight (H,); frame: samples in a frame.
     """
     batch, count, frames = start.shape
     out = offsets.new_empty(batch, frames * frame)

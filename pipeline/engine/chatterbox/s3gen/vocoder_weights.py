@@ -1,8 +1,6 @@
-"""The vocoder's weights as it reads them: weight norm folded, in one number format where they lead to speech.
+"""The vocoder's weights as it reads them: weight norm folded, the convolutions to speech in one dtype.
 
-Knows no arithmetic of its own.
-
-Stock's modules compute each weight from a direction and a length whenever it is read; here it is read once.
+Knows no arithmetic of its own. Stock's modules apply weight norm at every read of a weight; here it is read once.
 """
 
 import math
@@ -19,7 +17,7 @@ from pipeline.device.convolution import conv_transpose1d
 
 @dataclass(frozen=True)
 class Convolution:
-    weight: Tensor  # (out, in, size); (in, out, size) of a transposed one
+    weight: Tensor  # (out, in, size); (in, out, size) if transposed
     bias: Tensor  # (out,)
     stride: int
     padding: int
@@ -27,7 +25,7 @@ class Convolution:
     transposed: bool
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(B, in, T) to (B, out, about T / stride), of a transposed one T * stride"""
+        """(B, in, T) to (B, out, about T / stride), or T * stride if transposed"""
         if self.transposed:
             return conv_transpose1d(x, self.weight, self.bias, self.stride, self.padding)
         return F.conv1d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
@@ -35,7 +33,7 @@ class Convolution:
 
 @dataclass(frozen=True)
 class ResidualLayer:
-    """Of a residual block: what it adds is narrow(snake(wide(snake(x))))."""
+    """Of a residual block: adds narrow(snake(wide(snake(x)))) to x."""
 
     before: Tensor  # (C,), the first snake's alpha
     wide: Convolution  # dilated
@@ -51,29 +49,29 @@ class VocoderStage:
     up: Convolution
     source_down: Convolution  # the source's spectrum at this stage's rate
     source_block: ResidualBlock
-    blocks: tuple[ResidualBlock, ...]  # side by side; their mean goes on
+    blocks: tuple[ResidualBlock, ...]  # parallel; the stage's output is their mean
     slope: float  # of the leaky ReLU behind the mean
 
 
 @dataclass(frozen=True)
 class VocoderWeights:
-    f0: tuple[Convolution, ...]  # an ELU behind each but the last, whose output is Hz
-    harmonics: Tensor  # (9,), how much of each is in the source
+    f0: tuple[Convolution, ...]  # an ELU behind each but the last, which outputs Hz
+    harmonics: Tensor  # (9,), weight of each in the source
     harmonics_bias: Tensor  # (1,)
     pre: Convolution
     slope: float  # of the leaky ReLU behind it
     stages: tuple[VocoderStage, ...]
     post: Convolution
-    analysis: Tensor  # (18, 1, 16): a piece of source to its spectrum, real parts, then imaginary ones
-    synthesis: Tensor  # (18, 1, 16): a spectrum to a piece of speech under the window
+    analysis: Tensor  # (18, 1, 16): the source to spectra, real parts, then imaginary parts
+    synthesis: Tensor  # (18, 1, 16): spectra to windowed speech
     window_squared: Tensor  # (1, 1, 16)
     hop: int  # samples from one spectrum to the next
     sample_rate: int  # Hz
     frame: int  # samples of a mel frame
     sine_amp: float
-    noise_std: float  # where there is voice; a third of sine_amp elsewhere
-    voiced_hz: float  # above it there is voice
-    limit: float  # of a sample
+    noise_std: float  # in voiced frames; a third of sine_amp elsewhere
+    voiced_hz: float  # a frame above it is voiced
+    limit: float  # largest absolute sample
 
     @property
     def device(self) -> torch.device:
@@ -87,14 +85,14 @@ class VocoderWeights:
 
 @torch.no_grad()
 def fold(stock: HiFTGenerator, device: torch.device, dtype: torch.dtype) -> VocoderWeights:
-    """Copies: stock's module stays as it is."""
+    """Copy stock's weights with weight norm folded; the module stays as it is."""
 
     def put(tensor: Tensor) -> Tensor:
         return tensor.detach().to(device, torch.float32, copy=True).contiguous()
 
     def convolution(module: nn.Module, dtype: torch.dtype = dtype) -> Convolution:
         return Convolution(
-            put(module.weight).to(dtype),  # weight norm gives it its length here
+            put(module.weight).to(dtype),  # this read applies weight norm
             put(module.bias).to(dtype),
             *(numbers[0] for numbers in (module.stride, module.padding, module.dilation)),
             transposed=isinstance(module, nn.ConvTranspose1d),
@@ -114,12 +112,12 @@ def fold(stock: HiFTGenerator, device: torch.device, dtype: torch.dtype) -> Voco
             source_down=convolution(stock.source_downs[number]),
             source_block=block(stock.source_resblocks[number]),
             blocks=tuple(block(one) for one in stock.resblocks[first : first + stock.num_kernels]),
-            slope=0.01 if last else stock.lrelu_slope,  # stock leaves the last one to torch's default
+            slope=0.01 if last else stock.lrelu_slope,  # stock uses torch's default in the last stage
         )
 
     classifier, sines = stock.f0_predictor.classifier, stock.m_source.l_sin_gen
     hz = Convolution(put(classifier.weight)[..., None], put(classifier.bias), 1, 0, 1, transposed=False)
-    analysis, synthesis, window_squared = transforms(stock.stft_window)
+    analysis, synthesis, window_squared = make_transforms(stock.stft_window)
     return VocoderWeights(
         f0=(*(convolution(one, torch.float32) for one in _convolutions(stock.f0_predictor.condnet)), hz),
         harmonics=put(stock.m_source.l_linear.weight[0]),
@@ -141,12 +139,12 @@ def fold(stock: HiFTGenerator, device: torch.device, dtype: torch.dtype) -> Voco
     )
 
 
-def transforms(window: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The Fourier transform of a real signal under a window of N and its inverse as convolutions, and the window's
-    square as one. (N + 2, 1, N) twice and (1, 1, N) float32
+def make_transforms(window: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights of convolutions: STFT of a real signal and its inverse, (N + 2, 1, N) each, and the squared window,
+    (1, 1, N). All float32; window (N,).
 
     Bin k has the real part sum_n w[n] x[n] cos(2 pi k n / N) and the imaginary part -sum_n w[n] x[n] sin(2 pi k n / N).
-    The inverse counts each bin twice, for its mirror image, but the first and the last, which have none.
+    The inverse counts each bin twice, for its mirror image; the first and the last have none.
     """
     window, size = window.double().cpu(), len(window)
     angle = 2 * math.pi / size * torch.arange(size // 2 + 1)[:, None] * torch.arange(size)  # (N / 2 + 1, N)

@@ -1,4 +1,4 @@
-"""The flow estimator's weights as it reads them: matrices fused, in one number format. Knows no arithmetic."""
+"""The flow estimator's weights as it reads them: matrices fused, in one dtype. Knows no arithmetic."""
 
 import math
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ Norm = tuple[Tensor, Tensor]  # LayerNorm's weight and bias, (256,) each
 
 @dataclass(frozen=True)
 class Conv:
-    """Over three frames, the oldest first."""
+    """A causal convolution over three frames."""
 
-    weight: Tensor  # (256, 3 * inputs)
+    weight: Tensor  # (256, 3 * inputs), the oldest frame first
     bias: Tensor  # (256,)
-    norm: Norm | None  # followed by LayerNorm and Mish
+    norm: Norm | None  # if any, LayerNorm and Mish follow
 
 
 @dataclass(frozen=True)
 class TransformerBlock:
-    """A transformer block."""
+    """Attention and an MLP, each behind a LayerNorm."""
 
     norm: Norm
-    qkv: Tensor  # (3 * 512, 256); queries are scaled so that attention's shares are 2 ** (q @ k): GPUs know no e
+    qkv: Tensor  # (3 * 512, 256); queries are scaled for a softmax in base 2, which GPUs compute faster
     project: Tensor  # (256, 512)
     project_bias: Tensor
     mlp_norm: Norm
@@ -63,7 +63,7 @@ class Estimator:
 
 @torch.no_grad()
 def fuse(stock: ConditionalDecoder, device: torch.device, dtype: torch.dtype) -> Estimator:
-    """From stock's module in FP32."""
+    """Fuse stock's module, which is in FP32."""
 
     def put(tensor: Tensor) -> Tensor:
         return tensor.to(device, dtype).contiguous()

@@ -1,4 +1,4 @@
-"""Continuous batching: any number of prompts through a decoder's slots, which are filled again as they fall free."""
+"""Continuous batching: any number of prompts through a decoder's slots. A freed slot takes the next prompt."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,12 +15,12 @@ def decode(
     stopping: Callable[[], bool] = never,
     meter: PaddingMeter | None = None,
 ) -> Iterator[Decoded]:
-    """Prompts enter in their order, longest first wastes least; each comes back once it has ended.
+    """Yield each prompt's result once it has ended. Prompts enter in the given order; longest first wastes least.
 
-    `stopping` is asked between steps; prompts that have not ended by then never come back. `meter` counts idle slots.
+    `stopping` is asked between steps: if true, prompts that have not ended are dropped. `meter` counts idle slots.
     """
     waiting = deque(prompts)
-    decoder.take(list(decoder.prompts))  # of a caller who lost interest
+    decoder.take(list(decoder.prompts))  # left over if an earlier call was abandoned
     ended: list[int] = []
     while not stopping():
         free = decoder.size - len(decoder.prompts) + len(ended)

@@ -1,8 +1,8 @@
-"""Keys and values of what has been read so far. Knows no weights.
+"""The KV cache. Knows no weights.
 
-All rows begin with the voice: the same conditioning, and without guidance's text nothing but its positions. Being
-causal, they share one prefix, of which a row with the text reads the conditioning, and its twin without the text as
-much more as the text is long. What comes after is a row's own.
+All rows share one prefix. Conditional rows read its 34 conditioning positions. Unconditional rows also read the
+len(text) positions behind them, which have position embeddings but no text. Attention is causal, so one prefix fits
+all lengths. All later positions are a row's own.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Cache:
-    prefix: Tensor  # (layers, 2 for keys and values, heads, 34 + text, 64)
-    own: Tensor  # (layers, 2, rows, heads, capacity, 64)
+    prefix: Tensor  # (layers, 2 for keys and values, heads, S, 64); S = 34 + longest text
+    own: Tensor  # (layers, 2, R, heads, capacity, 64)
 
 
 def bytes_per_row(layers: int, width: int, capacity: int, dtype: torch.dtype) -> int:
-    """What a row's own keys and values take; an utterance with guidance has two rows."""
+    """Memory of a row's own keys and values. With CFG an utterance has two rows."""
     return layers * 2 * width * capacity * dtype.itemsize

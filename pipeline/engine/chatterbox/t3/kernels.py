@@ -1,7 +1,7 @@
-"""The decoder's operations as Triton kernels, for CUDA; `plain` has the same ones in plain PyTorch.
+"""The decoder's operations as Triton kernels, for CUDA; `plain` has the same functions in plain PyTorch.
 
-A program computes one row, or one head of one row, from nothing but that row, in an order that only its own lengths
-decide: bits do not depend on company. Arithmetic is FP32, memory has the weights' type.
+A program computes one row, or one head of one row, from nothing but that row. The order of its sums depends on the
+row's lengths only, so bits do not depend on the rest of the batch. Arithmetic is FP32; memory has the weights' dtype.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from pipeline.engine.chatterbox.t3 import sampler
 from pipeline.engine.chatterbox.t3.cache import Cache
 
 BLOCK = 64  # positions that a program reads at a time
-FEW_ROWS = 16  # up to here there are fewer programs than a GPU can run at once, so that each takes a part of a row
-PART = 128  # positions; fixed, so that where a row is cut depends on nothing
+FEW_ROWS = 16  # up to here a program for each row and head leaves a GPU partly idle, so rows are divided into parts
+PART = 128  # positions; fixed, so that a row is always divided at the same places
 
 
 @triton.jit
@@ -26,7 +26,7 @@ def _add_rms_norm(update, residual, weight, normed, total, eps, WIDTH: tl.conste
     at = tl.program_id(0).to(tl.int64) * WIDTH + tl.arange(0, WIDTH)
     x = tl.load(update + at).to(tl.float32) + tl.load(residual + at).to(tl.float32)
     kind = total.dtype.element_ty
-    x = x.to(kind)  # the residual stream has the weights' type, and the norm sees it
+    x = x.to(kind)  # the residual stream has the weights' dtype; the norm is of the rounded sum
     tl.store(total + at, x)
     x = x.to(tl.float32)
     x = x * tl.rsqrt(tl.sum(x * x, 0) / WIDTH + eps)
@@ -35,7 +35,7 @@ def _add_rms_norm(update, residual, weight, normed, total, eps, WIDTH: tl.conste
 
 
 def add_rms_norm(update: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The sum, normalised, and the sum. (N, 1024) each"""
+    """RMSNorm of the sum, and the sum. (N, 1024) each"""
     normed, total = torch.empty_like(update), torch.empty_like(update)
     rows, width = update.shape
     _add_rms_norm[(rows,)](update, residual, weight, normed, total, eps, WIDTH=width)
@@ -51,7 +51,7 @@ def _silu_mul(gate_up, out, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
 
 
 def silu_mul(gate_up: Tensor) -> Tensor:
-    """(N, 2 * 4096) to (N, 4096)"""
+    """silu(gate) * up. (N, 2 * 4096) to (N, 4096)"""
     rows, width = gate_up.shape[0], gate_up.shape[1] // 2
     out = gate_up.new_empty(rows, width)
     _silu_mul[(rows, width // 1024)](gate_up, out, WIDTH=width, BLOCK=1024)
@@ -60,7 +60,7 @@ def silu_mul(gate_up: Tensor) -> Tensor:
 
 @triton.jit
 def _rotated(x, cos, sin, WIDTH: tl.constexpr):
-    """A head's channels, each turned with its partner half a head away."""
+    """RoPE of one head: each channel is paired with the one half a head away."""
     channel = tl.arange(0, WIDTH)
     sign = tl.where(channel < WIDTH // 2, -1.0, 1.0)
     partner = tl.load(x + (channel + WIDTH // 2) % WIDTH).to(tl.float32)
@@ -69,7 +69,7 @@ def _rotated(x, cos, sin, WIDTH: tl.constexpr):
 
 @triton.jit
 def _attend(q, keys, values, begin, end, highest, norm, mixed, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """Positions from `begin` to `end` into a running softmax: the highest score, the weights' sum, the mixed values."""
+    """Online softmax over positions `begin` to `end`: the highest score, the weights' sum, the weighted values' sum."""
     channel = tl.arange(0, WIDTH)
     for start in range(begin, end, BLOCK):
         position = start + tl.arange(0, BLOCK)
@@ -90,9 +90,9 @@ def _decode_attention(
     qkv, cosines, sines, prefix_keys, prefix_values, own_keys, own_values, shared, own, out, parts,
     scale, prefix_size, capacity, HEADS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
-    """One head of one row, or the part of it whose number is the second program id. PART 0: the whole.
+    """One head of one row; if PART > 0, only the part with the second program id as its number.
 
-    Of the parts, each leaves its softmax in `parts` (R, HEADS, number of parts, 2 + WIDTH) float32.
+    Each part stores its softmax, not yet normalised, in `parts` (R, HEADS, number of parts, 2 + WIDTH) float32.
     """
     program, part = tl.program_id(0).to(tl.int64), tl.program_id(1)  # int64: a cache is larger than 2^31
     row, head = program // HEADS, program % HEADS
@@ -109,7 +109,7 @@ def _decode_attention(
 
     highest, norm = tl.full([], float("-inf"), tl.float32), tl.full([], 0.0, tl.float32)
     mixed = tl.zeros([WIDTH], tl.float32)
-    if part == 0:  # begins with the new position, and caches it; no other program reads it
+    if part == 0:  # also caches the new position and begins with it; no other program reads it
         k = _rotated(here + HEADS * WIDTH, cos, sin, WIDTH).to(own_keys.dtype.element_ty)
         v = tl.load(here + 2 * HEADS * WIDTH + channel)
         tl.store(own_keys + length * WIDTH + channel, k)
@@ -150,9 +150,10 @@ def _join_parts(parts, out, count, WIDTH: tl.constexpr, COUNT: tl.constexpr):
 
 
 def decode_attention(rope: Tensor, cache: Cache, shared: Tensor, own: Tensor) -> Callable[[int, Tensor], Tensor]:
-    """One token's attention for R rows, as a function of layer and (R, 3 * 1024) queries, keys and values.
+    """Attention of one new token in each of R rows: a function of layer number and QKV (R, 3 * 1024); (R, 1024).
 
-    Row r reads `shared[r]` positions of the prefix, then `own[r]` of its own and the new one, which is put behind them.
+    Row r reads `shared[r]` positions of the prefix, `own[r]` positions of its own, and the new one. The new keys and
+    values are cached behind the row's own.
     """
     _, _, rows, heads, capacity, width = cache.own.shape
     prefix_size = cache.prefix.shape[3]
@@ -194,11 +195,11 @@ def _sample(
     high = mix(mix((seed >> 32).to(tl.uint32) ^ OTHER, FACTOR_1, FACTOR_2) ^ step, FACTOR_1, FACTOR_2)
     bits = mix(mix(token.to(tl.uint32) ^ low, FACTOR_1, FACTOR_2) ^ high, FACTOR_1, FACTOR_2)
     uniform = tl.minimum((bits.to(tl.float32) + 0.5) * 2.0**-32, 1 - 2.0**-24)
-    rest = 1 - uniform  # rounded; -log1p(-uniform) is -log(rest), mended by how much that is off
+    rest = 1 - uniform  # rounded; -log1p(-uniform) is -log(rest) times a correction of that rounding
     exponential = tl.where(rest == 1, uniform, -tl.log(rest) * (uniform / (1 - rest)))
 
     best = tl.argmax(tl.where(there, share / exponential, -1.0), 0)
-    tl.store(drawn + row, tl.minimum(best, COUNT - 1))  # a NaN may win anywhere
+    tl.store(drawn + row, tl.minimum(best, COUNT - 1))  # with NaN, argmax may be any lane
     odd = there & ((raw != raw) | (tl.abs(raw) == float("inf")))
     tl.store(finite + row, tl.sum(odd.to(tl.int32), 0) == 0)
 
@@ -213,7 +214,7 @@ def sample(
     seeds: Tensor,
     steps: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """As `sampler.sample`, which also does what needs a sort."""
+    """As `sampler.sample`, which is called where top-p needs a sort."""
     if top_p is not None:
         return sampler.sample(logits, seen, penalty, temperature, min_p, top_p, seeds, steps)
     rows, count = logits.shape

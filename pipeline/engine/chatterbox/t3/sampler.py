@@ -1,7 +1,7 @@
-"""From logits to tokens, all rows at once: pure functions on (B, V), no state, nothing that waits for the host.
+"""From logits to tokens, all rows at once: pure functions on (B, V) that never wait for the host.
 
-Order and edges are stock's: repetition penalty, temperature, min-p, top-p. A draw's noise is a hash of the row's seed,
-its step and the token, so it depends neither on company nor on what was drawn before.
+Order and edge cases are stock's: repetition penalty, temperature, min-p, top-p. A draw's noise is a hash of the row's
+seed, its step and the token, so it depends neither on other rows nor on earlier draws.
 """
 
 import torch
@@ -21,7 +21,7 @@ def sample(
     seeds: Tensor,
     steps: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """A token of each row, (B,) int64, and whether all of the row's logits are numbers, (B,) bool."""
+    """Each row's token, (B,) int64, and whether all of its logits are finite, (B,) bool; see `process` and `draw`."""
     shares = process(logits, seen, penalty, temperature, min_p, top_p)
     return draw(shares, seeds, steps), logits.isfinite().all(-1)
 
@@ -29,19 +29,19 @@ def sample(
 def process(
     logits: Tensor, seen: Tensor, penalty: Tensor, temperature: Tensor, min_p: Tensor, top_p: Tensor | None
 ) -> Tensor:
-    """Each token's probability as a share of the likeliest one's; 0 for what is cut off. (B, V)
+    """Shares: unnormalised probabilities, 1 for the likeliest token, 0 for tokens that are cut off. (B, V)
 
-    seen (B, V) bool; the others (B, 1). top_p None leaves out a sort that changes nothing where all rows have 1.
+    seen (B, V) bool: the penalised tokens. The others (B, 1). top_p=None is top_p=1 for all rows, without its sort.
     """
     penalised = torch.where(logits < 0, logits * penalty, logits / penalty)
     logits = torch.where(seen, penalised, logits) / temperature
     shares = (logits - logits.amax(-1, keepdim=True)).exp()
     shares = shares.masked_fill(shares < min_p, 0.0)
-    return shares if top_p is None else _likeliest(shares, top_p)
+    return shares if top_p is None else _apply_top_p(shares, top_p)
 
 
-def _likeliest(shares: Tensor, top_p: Tensor) -> Tensor:
-    """Without the least likely tokens that have 1 - top_p of the probability together."""
+def _apply_top_p(shares: Tensor, top_p: Tensor) -> Tensor:
+    """Cut off the least likely tokens that together have at most 1 - top_p of the probability."""
     ascending, order = shares.sort(dim=-1, stable=True)
     cut = ascending.cumsum(-1) <= (1 - top_p) * ascending.sum(-1, keepdim=True)
     cut[:, -1] = False
@@ -51,7 +51,7 @@ def _likeliest(shares: Tensor, top_p: Tensor) -> Tensor:
 def draw(shares: Tensor, seeds: Tensor, steps: Tensor) -> Tensor:
     """A token of each row, with probability proportional to its share. seeds and steps (B,) int64; (B,) int64
 
-    The least of independent exponentials of rates p falls on each with probability p.
+    Of independent exponentials with rates p, number i is the smallest with probability p[i] / sum(p).
     """
     tokens = torch.arange(shares.shape[1], device=shares.device)
     return (shares / exponential(random_bits(seeds[:, None], steps[:, None], tokens))).argmax(-1)

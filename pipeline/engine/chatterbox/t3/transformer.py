@@ -1,4 +1,4 @@
-"""The Llama inside T3: its layers over any attention, and reading a stretch of many positions at once.
+"""The Llama inside T3: its layers over any attention function, and prefill.
 
 Knows nothing of slots, speech tokens or sampling.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.device.graphs import compiles
 from pipeline.engine.chatterbox.t3 import plain
-from pipeline.engine.chatterbox.t3.weights import CONDITIONING, T3Weights, conditioning, linear
+from pipeline.engine.chatterbox.t3.weights import CONDITIONING, T3Weights, embed_conditioning, linear
 from pipeline.engine.chatterbox.voice import Conditionals
 
 
@@ -26,9 +26,9 @@ def choose_t3_ops(device: torch.device) -> ModuleType:
 
 
 def run_layers(weights: T3Weights, update: Tensor, residual: Tensor, attend: Callable[[int, Tensor], Tensor]) -> Tensor:
-    """From embeddings, given as two terms of a sum, to normalised hidden states. (N, 1024) each
+    """Embeddings, given as two terms of a sum, to hidden states behind the last norm. (N, 1024) each
 
-    `attend` takes a layer's number and (N, 3 * 1024) queries, keys and values, and returns (N, 1024).
+    `attend` takes a layer's number and QKV (N, 3 * 1024), and returns (N, 1024).
     """
     ops = choose_t3_ops(weights.device)
     for number, layer in enumerate(weights.layers):
@@ -39,47 +39,47 @@ def run_layers(weights: T3Weights, update: Tensor, residual: Tensor, attend: Cal
     return ops.add_rms_norm(update, residual, weights.norm, weights.eps)[0]
 
 
-Keep = Callable[[int, Tensor], None]  # what becomes of a layer's keys and values, (2, G, heads, T, 64)
+Store = Callable[[int, Tensor], None]  # takes a layer's number, and its keys and values (2, G, heads, T, 64)
 
 
-def read(weights: T3Weights, update: Tensor, residual: Tensor, prefix: Tensor, keep: Keep) -> None:
-    """Keys and values of a stretch of T positions behind a prefix of P, for each of G sequences, layer by layer.
+def prefill(weights: T3Weights, update: Tensor, residual: Tensor, prefix: Tensor, store: Store) -> None:
+    """Keys and values of T positions behind a prefix of P, for each of G sequences, layer by layer.
 
-    update and residual (G, T, 1024), whose sum is read; prefix (layers, 2, heads, P, 64).
+    The embeddings are update + residual, (G, T, 1024) each; prefix (layers, 2, heads, P, 64).
     """
     (group, length, _), before = update.shape, prefix.shape[3]
     cos, sin = weights.rope[:, before : before + length]  # (T, 64) each
-    seen = torch.ones(length, before + length, dtype=torch.bool, device=update.device).tril(before)
+    causal = torch.ones(length, before + length, dtype=torch.bool, device=update.device).tril(before)  # (T, P + T)
 
     def attend(layer: int, qkv: Tensor) -> Tensor:
         heads = qkv.view(group, length, 3, weights.num_heads, weights.head_dim)
         q, k, v = heads.permute(2, 0, 3, 1, 4)  # (G, heads, T, 64) each
         q, k = plain.rotate(q, cos, sin), plain.rotate(k, cos, sin)
-        keep(layer, torch.stack([k, v]))
+        store(layer, torch.stack([k, v]))
         keys, values = (
             torch.cat([shared.expand(group, -1, -1, -1), own], dim=2)
             for shared, own in zip(prefix[layer], (k, v), strict=True)
         )
-        attended = F.scaled_dot_product_attention(q, keys, values, attn_mask=seen)  # (G, heads, T, 64)
+        attended = F.scaled_dot_product_attention(q, keys, values, attn_mask=causal)  # (G, heads, T, 64)
         return attended.transpose(1, 2).reshape(group * length, -1)
 
     run_layers(weights, update.flatten(0, 1), residual.flatten(0, 1), attend)
 
 
 @torch.inference_mode()
-def read_prefix(weights: T3Weights, voice: Conditionals, exaggeration: float, text_length: int) -> Tensor:
-    """The conditioning, then text of which guidance leaves only the positions. (layers, 2, heads, 34 + text_length, 64)
+def compute_prefix(weights: T3Weights, voice: Conditionals, exaggeration: float, text_length: int) -> Tensor:
+    """The conditioning, then position embeddings without text (CFG). (layers, 2, heads, 34 + text_length, 64)
 
-    A row with its text reads the first 34 positions; being causal, they are the same there.
+    Conditional rows read the first 34 positions. Attention is causal, so those do not depend on what follows.
     """
-    embedded = torch.cat([conditioning(weights, voice, exaggeration), weights.text_pos[:text_length]])[None]
-    nothing = embedded.new_zeros(len(weights.layers), 2, weights.num_heads, 0, weights.head_dim)
-    made: list[Tensor] = []
-    read(weights, embedded, torch.zeros_like(embedded), nothing, lambda _, both: made.append(both[:, 0]))
-    return torch.stack(made)
+    embedded = torch.cat([embed_conditioning(weights, voice, exaggeration), weights.text_pos[:text_length]])[None]
+    empty = embedded.new_zeros(len(weights.layers), 2, weights.num_heads, 0, weights.head_dim)
+    layers: list[Tensor] = []
+    prefill(weights, embedded, torch.zeros_like(embedded), empty, lambda _, both: layers.append(both[:, 0]))
+    return torch.stack(layers)
 
 
-def read_text(weights: T3Weights, text: Tensor, prefix: Tensor, keep: Keep) -> None:
+def prefill_text(weights: T3Weights, text: Tensor, prefix: Tensor, store: Store) -> None:
     """Keys and values of G texts behind the conditioning. text (G, T) int64"""
     positions = weights.text_pos[: text.shape[1]].expand(len(text), -1, -1)
-    read(weights, weights.text_emb[text], positions, prefix[..., :CONDITIONING, :], keep)
+    prefill(weights, weights.text_emb[text], positions, prefix[..., :CONDITIONING, :], store)

@@ -1,4 +1,4 @@
-"""T3's weights as its decoder reads them: matrices fused, in one number format, on one device. Knows no decoding."""
+"""T3's weights as the decoder reads them: matrices fused, in one dtype, on one device. Knows no decoding."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from pipeline.engine.chatterbox.voice import Conditionals
 
-CONDITIONING = 34  # positions: the speaker, 32 of the perceiver, the emotion
-CPU_ROWS = 16  # that a CPU's matrices are laid out for: 8 utterances with guidance
+CONDITIONING = 34  # positions: 1 of the speaker, 32 of the perceiver, 1 of the emotion
+CPU_ROWS = 16  # batch size that a CPU's matrices are reordered for: 8 utterances with CFG
 
 
 @dataclass(frozen=True)
 class T3Layer:
-    """Its matrices are for `linear` alone."""
+    """The matrices are for `linear` only: on a CPU they may be reordered."""
 
     attention_norm: Tensor  # (1024,)
     qkv: Tensor  # (3 * 1024, 1024)
@@ -30,7 +30,7 @@ class T3Layer:
 class T3Weights:
     layers: tuple[T3Layer, ...]
     norm: Tensor  # (1024,)
-    head: Tensor  # (8194, 1024) float32, whatever the others are: sampling needs FP32 logits, laid out as stock does
+    head: Tensor  # (8194, 1024) float32 whatever the others are, since sampling needs FP32 logits; not reordered
     text_emb: Tensor  # (704, 1024)
     text_pos: Tensor  # (2050, 1024)
     speech_emb: Tensor  # (8194, 1024)
@@ -57,14 +57,14 @@ class T3Weights:
 
 @torch.no_grad()
 def fuse(stock: T3, device: torch.device, dtype: torch.dtype) -> T3Weights:
-    """From stock's module as its file has it, which shares with it what needs no change."""
+    """Fuse stock's module, as loaded from its file. Tensors that need no change are shared with it."""
 
     def put(tensor: Tensor) -> Tensor:
         return tensor.to(device, dtype)
 
     def matrix(*parts: Tensor) -> Tensor:
-        """The parts, one below the other."""
-        return laid_out(put(torch.cat(parts)))
+        """The parts, one below the other, for `linear`."""
+        return reorder_for_cpu(put(torch.cat(parts)))
 
     def layer(block: torch.nn.Module) -> T3Layer:
         attention, mlp = block.self_attn, block.mlp
@@ -97,21 +97,21 @@ def fuse(stock: T3, device: torch.device, dtype: torch.dtype) -> T3Weights:
     )
 
 
-def laid_out(weight: Tensor) -> Tensor:
-    """On a CPU, an FP32 matrix as oneDNN reads it for a few rows: for 16 of them in less than half of the time."""
-    packs = weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    return torch.ops.mkldnn._reorder_linear_weight(weight, CPU_ROWS) if packs else weight
+def reorder_for_cpu(weight: Tensor) -> Tensor:
+    """An FP32 matrix on a CPU in oneDNN's layout for few rows: 16 rows take less than half the time. Others as is."""
+    reorders = weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    return torch.ops.mkldnn._reorder_linear_weight(weight, CPU_ROWS) if reorders else weight
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """(N, in) times (out, in), laid out or not, to (N, out)"""
+    """x (N, in) times weight (out, in), reordered or not. (N, out)"""
     if not weight.is_mkldnn:
         return F.linear(x, weight)
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
 
-def conditioning(weights: T3Weights, voice: Conditionals, exaggeration: float) -> Tensor:
-    """The embeddings that every utterance of a voice begins with. (34, 1024)"""
+def embed_conditioning(weights: T3Weights, voice: Conditionals, exaggeration: float) -> Tensor:
+    """The embeddings that all utterances of a voice begin with. (34, 1024)"""
     prompt = voice.cond_prompt_speech_tokens.to(weights.device)  # (1, up to 150)
     embedded = weights.speech_emb[prompt] + weights.speech_pos[: prompt.shape[1]]  # (1, up to 150, 1024)
     cond = T3Cond(
