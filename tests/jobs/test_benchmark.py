@@ -52,7 +52,7 @@ def test_whole_jobs_are_measured_beside_stock_and_leave_nothing_behind(benchmark
     monkeypatch.setattr(stages, "ALONE", 5)
     monkeypatch.setattr(job_stage, "ABOUT_10_S", (0.0, 100.0))
     ended = benchmark(
-        "stage=job", "engine.flow_steps=1", "utterances=2", "stock_utterances=1", "limit=1", "engine.max_tokens=500"
+        "stage=job", "engine.flow_steps=1", "utterances=2", "stock_utterances=1", "chapters=2", "engine.max_tokens=500"
     )
     assert ended.code == 0, ended.err
     rows = {row["name"]: row for row in json.loads(ROWS.read_text())}
