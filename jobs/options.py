@@ -24,10 +24,9 @@ from pipeline.config import (  # fmt: skip
     ModelConfig,
     Precision,
     VoicesConfig,
-    options,
-    validate,
 )
 from pipeline.errors import UserError
+from pipeline.option import options, validate
 
 NAMED = ("engine", "voice", "sampling", "precision")  # groups of named choices
 CONF = Path(conf.__file__).parent

@@ -1,42 +1,16 @@
 """Every option, once: name, type, default, unit, range, meaning. YAML files only choose among them.
 
-Knows nothing of Hydra: `jobs.options` hands these classes to it as the schema. `validate` is the only place where
-ranges are checked, and the tables of docs/reference.md are made from the fields' metadata.
+Knows nothing of Hydra: `jobs.options` hands these classes to it as the schema. `pipeline.option` checks
+them, and the tables of docs/reference.md are made from the fields' metadata.
 """
 
-import logging
-import math
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, get_args
+from dataclasses import dataclass, fields
+from typing import Any
 
 from pipeline.errors import UserError
-
-log = logging.getLogger(__name__)
+from pipeline.option import build_from_dict, group, option, validate
 
 GRACE_S = 20.0  # the shortest that schedulers give between SIGTERM and SIGKILL is 30 s
-
-
-def option(
-    default: Any,
-    meaning: str,
-    unit: str = "",
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    pattern: str = "",
-) -> Any:
-    """A dataclass field that knows its meaning, unit, and inclusive range or choices.
-
-    `pattern` is a regular expression for values beside `choices`, which show it to people in a readable form.
-    """
-    metadata = dict(meaning=meaning, unit=unit, low=low, high=high, choices=choices, pattern=pattern)
-    return field(default=default, metadata=metadata)
-
-
-def group(cls: type) -> Any:
-    return field(default_factory=cls, metadata=dict(group=True))
 
 
 @dataclass(frozen=True)
@@ -317,40 +291,6 @@ class AuditConfig(JobConfig):
     max_failures: int = option(0, "more failed utterances than this are a fault", "utterances", 0)
 
 
-def options(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every option below a config class: its dotted name and its dataclass field."""
-    for f in fields(cls):
-        if f.metadata.get("group"):
-            yield from options(f.default_factory, f"{prefix}{f.name}.")
-        else:
-            yield prefix + f.name, f
-
-
-def validate(config: Any, prefix: str = "") -> None:
-    """Hold every value against its range or choices; UserError names the first that is out of it."""
-    for f in fields(config):
-        value, name = getattr(config, f.name), prefix + f.name
-        if is_dataclass(value):
-            validate(value, f"{name}.")
-        elif value is not None and (wanted := _outside(value, f.metadata)):
-            raise UserError(f"{name}={value} is out of range: {wanted} wanted")
-
-
-def _outside(value: Any, meta: Any) -> str:
-    """What was wanted, if `value` is not within it; else an empty string."""
-    if choices := meta["choices"]:
-        fits = re.fullmatch(meta["pattern"], value) if meta["pattern"] else value in choices
-        return "" if fits else "one of " + ", ".join(choices)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return ""
-    low, high = meta["low"], meta["high"]
-    finite = isinstance(value, int) or math.isfinite(value)  # an integer may be too large for a float
-    if finite and (low is None or value >= low) and (high is None or value <= high):
-        return ""
-    limits = ", ".join(f"{limit} or {word}" for limit, word in ((low, "more"), (high, "less")) if limit is not None)
-    return f"{limits} {meta['unit']}".strip()
-
-
 ENGINE_CONFIGS: dict[str, type[EngineConfig]] = {"chatterbox": ChatterboxConfig, "espeak": EspeakConfig}
 
 
@@ -361,29 +301,8 @@ def config_from_record(values: Any) -> GenerateConfig:
     """
     try:
         engine = ENGINE_CONFIGS[values["engine"]["name"]]
-        config = _from_dict(GenerateConfig, values, dict(engine=engine), "")
+        config = build_from_dict(GenerateConfig, values, dict(engine=engine))
     except (LookupError, TypeError, AttributeError) as error:
         raise UserError(f"not the options of a job ({error!r})") from error
     validate(config)
     return config
-
-
-def _from_dict(cls: type, values: dict[str, Any], groups: dict[str, type], prefix: str) -> Any:
-    known = {f.name: f for f in fields(cls)}
-    for name in values.keys() - known.keys():
-        log.info("the option %s%s=%s of a run record does not exist today", prefix, name, values[name])
-    given = {}
-    for name in values.keys() & known.keys():
-        value, f = values[name], known[name]
-        if f.metadata.get("group"):
-            value = _from_dict(groups.get(name, f.default_factory), value, {}, f"{prefix}{name}.")
-        elif not isinstance(value, _types_of(f)) or isinstance(value, bool) and bool not in _types_of(f):
-            raise UserError(f"{prefix}{name}={value!r} is not of type {f.type}")
-        given[name] = value
-    return cls(**given)
-
-
-def _types_of(f: Any) -> tuple[type, ...]:
-    """What a JSON value of an option may be."""
-    kinds = get_args(f.type) or (f.type,)
-    return (*kinds, int) if float in kinds else tuple(kinds)

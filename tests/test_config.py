@@ -14,9 +14,9 @@ from pipeline.config import (
     Sampling,
     TextConfig,
     VoicesConfig,
-    validate,
 )
 from pipeline.errors import UserError
+from pipeline.option import validate
 from pipeline.store.schema import COLUMNS
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference.md"

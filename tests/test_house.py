@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 # Rooms by floor, the lowest first. A room may import those of its own floor that `BESIDE` names, and all below.
 FLOORS = (
     ("pipeline.errors", "pipeline.durable"),
-    ("pipeline.config", "pipeline.clip"),
+    ("pipeline.option", "pipeline.clip"),
+    ("pipeline.config",),
     ("pipeline.data",),
     ("pipeline.plan", "pipeline.device"),
     tuple(f"pipeline.{room}" for room in ("text", "engine", "watermark", "checks", "store", "telemetry")),

@@ -127,7 +127,7 @@ def _prepare_folder(folder: RunFolder, snapshot: PlanSnapshot, path: Path) -> No
     index = read_index(folder)
     with closing(Journal(path, index.next_generation)) as journal:
         if taken := take_over(snapshot.planned, index, folder, journal):
-            log.info("%d utterances have moved since: their speech is taken over", taken)
+            log.info("the speech of %d moved utterance(s) is taken over", taken)
 
 
 def _undone(chosen: Sequence[Planned], index: Index, folder: RunFolder) -> list[Planned]:

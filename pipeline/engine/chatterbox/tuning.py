@@ -12,7 +12,7 @@ import torch
 class Tuning:
     """The defaults are for a CPU, which gains nothing from padding or from batches of waveforms."""
 
-    text_group: int = 1  # texts that T3 reads together; a kernel launch costs more than the padding
+    text_group: int = 1  # texts that T3 prefills together; a kernel launch costs more than the padding
     text_multiple: int = 1  # T3 pads texts to a multiple of this many tokens
     encoder_multiple: int = 1  # S3Gen's encoder pads rows to a multiple of this, to align attention
     captured_frames: tuple[int, ...] = (1024, 4096, 16384, 32768)  # pack sizes of the flow as CUDA graphs

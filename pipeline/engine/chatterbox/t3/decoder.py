@@ -96,7 +96,7 @@ class Decoder:
         dtypes = {tensor.dtype for layer in self.weights.layers for tensor in vars(layer).values()}
         names = "/".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes | {self.cache.own.dtype}))
         attention = self._ops.decode_attention.__module__.rpartition(".")[2]
-        graphs = "step and reading as CUDA graphs" if self._replay != self._step else "no graphs"
+        graphs = "step and prefill as CUDA graphs" if self._replay != self._step else "no graphs"
         return f"{names} weights and cache, {self.size} slots, attention of {attention}, {graphs}"
 
     @torch.inference_mode()
