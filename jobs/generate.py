@@ -7,7 +7,8 @@ from jobs.cli import main
 from pipeline.config import GenerateConfig
 from pipeline.dry_run import dry_run
 from pipeline.errors import WorkError
-from pipeline.run import Stop, run_book
+from pipeline.run.session import run_book
+from pipeline.run.stop import Stop
 
 
 def generate(config: GenerateConfig, stop: Stop) -> int:

@@ -138,8 +138,9 @@ def all_options(schema: type) -> Iterator[tuple[str, Field]]:
     for name, field in options(schema):
         if name != "engine.name":
             yield name, field
-    for config in ENGINE_CONFIGS.values() if issubclass(schema, ModelConfig) else ():
-        yield from ((name, field) for name, field in options(config, "engine.") if name != "engine.name")
+    for engine in schema.engines if issubclass(schema, ModelConfig) else ():
+        own = options(ENGINE_CONFIGS[engine], "engine.")
+        yield from ((name, field) for name, field in own if name != "engine.name")
 
 
 def choices(group: str) -> list[str]:

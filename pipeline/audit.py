@@ -29,14 +29,14 @@ from pipeline.store.finished import DamagedRun, FinishedRun, open_run
 from pipeline.store.manifest import GROUP, merge, schema_of, tables
 from pipeline.store.plan_snapshot import PlanSnapshot
 from pipeline.store.reuse import find_reusable
-from pipeline.store.schema import Row, schema_then
+from pipeline.store.schema import Row, choose_schema
 from pipeline.store.wav import HEADER_BYTES, to_float
 
 Detector = Callable[[np.ndarray, int], float | None]  # samples (num_samples,) float32 and rate: confidence, 0 to 1
 
 ONE_IN = 20  # WAVs of a sample
 FEWEST = 20  # WAVs of a sample, if there are so many
-FOUND = 0.5  # confidence at which a watermark counts as found, unless the row was content with less
+FOUND = 0.5  # confidence that counts as found, or the row's own score if lower
 TOLERANCE = 0.01  # of that confidence: another version of torch rounds otherwise
 
 
@@ -54,7 +54,7 @@ class Report:
     """What an audit found. No finding: every promise holds."""
 
     findings: Sequence[Finding]
-    failed: Sequence[Mapping[str, Any]] = ()  # rows: they are no broken promise, but they are told
+    failed: Sequence[Mapping[str, Any]] = ()  # rows that failed: reported, but no finding
     planned: int = 0
     ok: int = 0
     audio_s: float = 0.0
@@ -137,7 +137,8 @@ def _text(snapshot: PlanSnapshot) -> Iterator[Finding]:
         left[said.char_start : said.char_end] = " " * (said.char_end - said.char_start)
     if rest := "".join(left).split():
         yield Finding(
-            "book.txt", f"has text that nobody speaks, at {snapshot.text.index(rest[0])}: {' '.join(rest)[:60]}"
+            "book.txt",
+            f"has text in no utterance and no unspoken span, at {snapshot.text.index(rest[0])}: {' '.join(rest)[:60]}",
         )
 
 
@@ -182,7 +183,7 @@ def _table(run: FinishedRun, path: Path, status: str) -> Iterator[Finding]:
         found: Iterable[Any] = ()
         if path.exists():
             file = pq.ParquetFile(path)
-            found, schema = file.iter_batches(GROUP), schema_then(file.schema_arrow, schema)
+            found, schema = file.iter_batches(GROUP), choose_schema(file.schema_arrow, schema)
         for there, wanted in zip_longest(found, tables(run.rows(status), schema)):
             if there is None or wanted is None or not pa.Table.from_batches([there]).equals(wanted):
                 yield Finding(
@@ -194,7 +195,7 @@ def _table(run: FinishedRun, path: Path, status: str) -> Iterator[Finding]:
 
 
 def _first(there: Any, wanted: Any) -> str:
-    """Where a batch and a table part."""
+    """The first row that differs, and in which columns."""
     before, after = (part.to_pylist() if part is not None else [] for part in (there, wanted))
     for one, other in zip_longest(before, after):
         if one != other:
@@ -219,7 +220,7 @@ def _strangers(run: FinishedRun) -> Iterator[Finding]:
 
 
 def _sample(count: int, share: str) -> set[int]:
-    """Which of `count` WAVs are listened to: drawn anew each time, so that several audits see more than one."""
+    """Indices of WAVs whose watermark is looked for; a new random sample each time."""
     size = dict(all=count, none=0, sample=min(count, max(FEWEST, count // ONE_IN)))[share]
     return set(random.sample(range(count), size))
 

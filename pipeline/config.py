@@ -5,11 +5,11 @@ them, and the tables of docs/reference.md are made from the fields' metadata.
 """
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
-from pipeline.errors import UserError
-from pipeline.option import build_from_dict, group, option, validate
+from pipeline.option import group, option
 
+MAX_CHARS = 280  # of an utterance's text, and of its spoken text: from 300 to 350 on the model garbles
 GRACE_S = 20.0  # the shortest that schedulers give between SIGTERM and SIGKILL is 30 s
 
 
@@ -18,7 +18,11 @@ class TextConfig:
     """How a book becomes utterances."""
 
     join_chars: int = option(
-        200, "join neighbouring sentences of a paragraph up to this; 0: one sentence an utterance", "characters", 0, 280
+        200,
+        "join neighbouring sentences of a paragraph up to this; 0: one sentence an utterance",
+        "characters",
+        0,
+        MAX_CHARS,
     )
     pause_clause_s: float = option(0.15, "pause after an utterance that ends inside a sentence", "s", 0, 60)
     pause_sentence_s: float = option(0.4, "pause after a sentence", "s", 0, 60)
@@ -156,7 +160,7 @@ class PlanConfig:
 
 
 @dataclass(frozen=True)
-class CheckConfig:
+class Thresholds:
     """What makes speech bad. Sources: the survey of nine tools in the design notes; see `pipeline.checks`."""
 
     silent_db: float = option(-50.0, "silent: the whole is quieter", "dBFS RMS", -120, 0)
@@ -171,6 +175,12 @@ class CheckConfig:
         -42.0, "a 10 ms frame is silent below this, against the loudest frame", "dB", -120, 0
     )
     max_pause_s: float = option(2.0, "long_pause: silent frames in a row", "s", 0.05, 600)
+
+
+@dataclass(frozen=True)
+class CheckConfig(Thresholds):
+    """What makes speech bad, and what a run does about it."""
+
     rollback_share: float = option(
         0.01,
         "when more of a window is tried again, the rest of the run uses the next safer precision; 1: never",
@@ -216,6 +226,7 @@ def device_option() -> Any:
 class ModelConfig(JobConfig):
     """What decides how a voice sounds."""
 
+    engines: ClassVar = ("chatterbox", "espeak")  # whose options mean something to the job
     engine: EngineConfig = group(EngineConfig)
     voice: VoiceConfig = group(VoiceConfig)
     precision: Precision = group(Precision)
@@ -253,6 +264,9 @@ class GenerateConfig(SpeechConfig):
 class BenchmarkConfig(SpeechConfig):
     """`python -m jobs.benchmark`: what a job with these options would do is measured on a sample of its utterances."""
 
+    engines: ClassVar = ("chatterbox",)  # no other has stages to measure
+    check: Thresholds = group(Thresholds)
+
     book: str | None = option(None, "the text to speak, UTF-8; null: that of run=")
     stage: str = option("t3", "what to measure", choices=("t3", "s3gen", "job", "precision"))
     out: str = option("outputs/benchmark", "folder of benchmark.json; also of precision.csv and precision.png")
@@ -274,7 +288,7 @@ class VoicesConfig(JobConfig):
     voice: PromptConfig = group(PromptConfig)
     precision: VoiceEncoderConfig = group(VoiceEncoderConfig)
     device: str = device_option()
-    clips: str = option("???", "folder of recordings (wav, flac, ogg, mp3), searched in depth")
+    clips: str = option("???", "folder of recordings (wav, flac, ogg, opus, mp3, aiff), searched in depth")
 
 
 @dataclass(frozen=True)
@@ -292,17 +306,3 @@ class AuditConfig(JobConfig):
 
 
 ENGINE_CONFIGS: dict[str, type[EngineConfig]] = {"chatterbox": ChatterboxConfig, "espeak": EspeakConfig}
-
-
-def config_from_record(values: Any) -> GenerateConfig:
-    """The options that a run record keeps, of any version; `UserError` for what are none.
-
-    An option that the record lacks has its default. One that no longer exists changes nothing, and is logged.
-    """
-    try:
-        engine = ENGINE_CONFIGS[values["engine"]["name"]]
-        config = build_from_dict(GenerateConfig, values, dict(engine=engine))
-    except (LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"not the options of a job ({error!r})") from error
-    validate(config)
-    return config

@@ -7,6 +7,7 @@ import numpy as np
 from pipeline.config import Precision, Sampling
 
 SAMPLE_RATE = 24_000  # Hz, of every engine's speech
+FULL_SCALE = 32_768  # of 16-bit samples
 TOKENS_PER_SECOND = 25  # speech tokens, of every engine that has them
 
 
@@ -38,7 +39,7 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Identity:
-    """What of an engine changes samples, known without loading weights; enters every utterance's key."""
+    """All properties of an engine that change samples, known without loading weights. Part of every key."""
 
     model: str
     revision: str  # hub commit, or hash of the local files, or the library's version

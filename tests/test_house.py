@@ -46,7 +46,7 @@ WORDS = {
     "sentence": ("pipeline.text.segment.sentences",),
     "thread": ("threading", "concurrent"),
     "hydra": ("hydra", "omegaconf"),
-    "w&b": ("wandb", "pipeline.telemetry"),
+    "w&b": ("wandb",),
     "exit code": ("jobs",),
     "network": ("pipeline.telemetry", "huggingface_hub"),
     "option": ("pipeline.config",),
@@ -132,9 +132,9 @@ def test_only_jobs_know_hydra_and_only_models_know_torch(module):
 
 def unknown_to(docstring: str) -> Iterator[str]:
     """The words that follow "knows nothing of" or "knows no", in the singular."""
-    for said in re.findall(r"\b[Kk]nows (?:nothing of|no) ([^.:;]*)", " ".join(docstring.split())):
+    for said in re.findall(r"\b(?:nothing of|[Kk]nows no) ([^.:;]*)", " ".join(docstring.split())):
         said = re.split(r",? but | of how | that | beside ", said)[0]
-        for phrase in re.split(r", |,? or |,? and | nor of | nor ", said):
+        for phrase in re.split(r", |,? or |,? and | nor of | nor ", re.sub(r"\b(?:or|and) no ", "or ", said)):
             phrase = re.sub(r"^(?:of|the|a|an|any|how|what) ", "", phrase.strip()).lower()
             yield phrase.removesuffix("s") if phrase not in ("retries",) else phrase
 

@@ -5,11 +5,10 @@ Speeds are seconds of speech per second. Knows nothing of Hydra.
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import torch
 
 from pipeline.benchmark.machine import hardware_name, measure_time, watch_gpu
@@ -17,14 +16,14 @@ from pipeline.benchmark.sample import make_requests, spread
 from pipeline.benchmark.stages import measure_latency, measure_stages
 from pipeline.benchmark.stock import Stock
 from pipeline.benchmark.table import Figure, Figures
-from pipeline.config import BenchmarkConfig, GenerateConfig, SpeechConfig
+from pipeline.config import BenchmarkConfig, CheckConfig, GenerateConfig, SpeechConfig, Thresholds
 from pipeline.data import never
 from pipeline.engine.protocol import Engine
 from pipeline.engine.registry import build_engine
 from pipeline.plan import Planned
 from pipeline.run.session import run_book
 from pipeline.run.stop import Stop
-from pipeline.store import RunFolder
+from pipeline.store.finished import FinishedRun, open_run
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +39,7 @@ class JobTime:
     audio_s: float
     wall_s: float
     gpu_busy: float | None  # share of the time in which a GPU worked
+    windows: Sequence[Mapping[str, float]]  # figures of each window, as in the run record
 
 
 def measure(book: Sequence[Planned], planned: Sequence[Planned], config: BenchmarkConfig, stop: Stop) -> list[Figure]:
@@ -66,7 +66,7 @@ def measure(book: Sequence[Planned], planned: Sequence[Planned], config: Benchma
             _add_run(figures, name, run_job(changed, engine, folder / name, stop), stock)
         for name, speed in measure_stages(engine, planned, config, folder).items():
             figures.add(f"{name} alone", speed, "x real time", utterances=len(planned))
-        clip = _longest_wav(RunFolder(folder / "again"))
+        clip = _longest_wav(open_run(folder / "again"))
         voice = replace(config.voice, path=str(clip), prompt_seconds=SHORT_PROMPT_S)
         del engine  # frees its memory for the next engine
         changed = replace(config, voice=voice)
@@ -87,11 +87,10 @@ def _add_run(figures: Figures, name: str, run: JobTime, stock: float) -> None:
 def run_job(config: BenchmarkConfig, engine: Engine, out: Path, stop: Stop) -> JobTime:
     """Run a whole job into `out`; failed utterances do not end it. A stop signal raises `SystemExit`."""
     with watch_gpu(torch.device(engine.device)) as gpu, measure_time(torch.device(engine.device)) as timer:
-        run_book(job_config(config, out), stop, engine)
+        outcome = run_book(job_config(config, out), stop, engine)
     if stop():  # half a job has no speed
         raise SystemExit(128 + stop.signum)
-    audio_s = sum(pq.read_table(RunFolder(out).manifest, columns=["duration"])["duration"].to_pylist())
-    run = JobTime(audio_s, timer.seconds, gpu.mean)
+    run = JobTime(outcome.summary["audio_s"], timer.seconds, gpu.mean, outcome.summary["windows"])
     log.info("%s: %s", out.name, run)
     return run
 
@@ -99,7 +98,9 @@ def run_job(config: BenchmarkConfig, engine: Engine, out: Path, stop: Stop) -> J
 def job_config(config: BenchmarkConfig, out: Path) -> GenerateConfig:
     """A job with the benchmark's options, into `out`, without rollback to a safer precision and without a tracker."""
     shared = {f.name: getattr(config, f.name) for f in fields(SpeechConfig)}
-    changed = dict(check=replace(config.check, rollback_share=1.0), wandb=replace(config.wandb, mode="disabled"))
+    thresholds = {f.name: getattr(config.check, f.name) for f in fields(Thresholds)}
+    check = CheckConfig(**thresholds, rollback_share=1.0)
+    changed = dict(check=check, wandb=replace(config.wandb, mode="disabled"))
     return GenerateConfig(**(shared | changed), book=config.book, out=str(out))
 
 
@@ -111,7 +112,6 @@ def _make_warm_engine(config: BenchmarkConfig, planned: Sequence[Planned]) -> En
     return engine
 
 
-def _longest_wav(folder: RunFolder) -> Path:
+def _longest_wav(run: FinishedRun) -> Path:
     """The longest WAV of a run."""
-    table = pq.read_table(folder.manifest, columns=["duration", "file_name"]).sort_by([("duration", "descending")])
-    return folder.root / table["file_name"][0].as_py()
+    return run.wav(max(run.rows(), key=lambda row: row["duration"]))

@@ -27,13 +27,13 @@ from pipeline.data import SAMPLE_RATE, NotFinite, Request, Speech, never
 from pipeline.device.dtypes import DTYPES, float32_math
 from pipeline.device.offload import num_bytes
 from pipeline.engine.chatterbox.engine import ChatterboxEngine
-from pipeline.engine.chatterbox.stock import VOICE_ENCODER_FILE, load
+from pipeline.engine.chatterbox.files import VOICE_ENCODER_FILE
+from pipeline.engine.chatterbox.stock import load
 from pipeline.engine.chatterbox.token_stage import DecodedRequest
 from pipeline.engine.chatterbox.waveform_stage import speech_tokens
 from pipeline.engine.registry import build_engine
 from pipeline.plan import Planned
 from pipeline.run.stop import Stop
-from pipeline.store.finished import read_records
 from pipeline.watermark import build_watermarker
 
 log = logging.getLogger(__name__)
@@ -172,8 +172,7 @@ def _time_job(engine: ChatterboxEngine, config: BenchmarkConfig, stop: Stop) -> 
     run = run_job(config, engine, folder, stop)
     if device.type != "cuda":
         return run.audio_s / run.wall_s, Memory()
-    windows = next(read_records(folder))["summary"]["windows"]  # each window reads and resets the peak
-    peak = max(window["gpu_memory_gib"] for window in windows)
+    peak = max(window["gpu_memory_gib"] for window in run.windows)  # each window reads and resets the peak
     return run.audio_s / run.wall_s, Memory(peak, torch.cuda.memory_allocated(device) / GIB)
 
 

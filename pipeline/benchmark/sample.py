@@ -7,7 +7,7 @@ from typing import TypeVar
 from pipeline.config import SpeechConfig
 from pipeline.data import Request
 from pipeline.engine.protocol import Engine
-from pipeline.plan import Planned
+from pipeline.plan import Planned, longest_first
 
 T = TypeVar("T")
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 def draw_sample(planned: Sequence[Planned], count: int, seed: int) -> list[Planned]:
     """`count` random utterances, longest first as in a job's window."""
     chosen = random.Random(seed).sample(planned, min(count, len(planned)))
-    return sorted(chosen, key=lambda item: (-item.predicted_s, item.utterance.id))
+    return longest_first(chosen)
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:

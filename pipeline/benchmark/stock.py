@@ -13,7 +13,8 @@ from pipeline.benchmark.machine import measure_time
 from pipeline.config import ChatterboxConfig
 from pipeline.data import SAMPLE_RATE, Request
 from pipeline.engine.chatterbox.engine import ChatterboxEngine
-from pipeline.engine.chatterbox.stock import S3GEN_FILE, T3_FILE, load
+from pipeline.engine.chatterbox.files import S3GEN_FILE, T3_FILE
+from pipeline.engine.chatterbox.stock import load
 from pipeline.engine.chatterbox.token_stage import TokenStage
 from pipeline.engine.chatterbox.vocabulary import SPEECH_TOKENS
 from pipeline.engine.chatterbox.voice import Conditionals

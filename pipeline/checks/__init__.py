@@ -48,7 +48,7 @@ def judge(speech: Speech, rate: int, options: CheckConfig, unchecked: frozenset[
     if speech.error:
         return Verdict("error", speech.error)
     if speech.component:
-        return Verdict("nan", f"{speech.component} has made what is not finite")
+        return Verdict("nan", f"{speech.component} produced NaN or infinity")
     if not np.isfinite(speech.samples).all():
         return Verdict("nan", f"{np.count_nonzero(~np.isfinite(speech.samples))} samples are not finite")
     measures = measure(speech.samples, rate, speech.request.utterance.spoken_text, options.pause_floor_db)

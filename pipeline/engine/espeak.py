@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from pipeline.config import FP32, EspeakConfig, Precision
-from pipeline.data import SAMPLE_RATE, Identity, Request, Speech
+from pipeline.data import FULL_SCALE, SAMPLE_RATE, Identity, Request, Speech
 from pipeline.errors import UserError
 
 # From espeak-ng's speak_lib.h.
@@ -94,7 +94,7 @@ class EspeakEngine:
             data = text.encode() + b"\0"
             library.espeak_Synth(data, len(data), 0, POS_CHARACTER, 0, CHARS_UTF8, None, None)
             library.espeak_Terminate()
-        samples = np.concatenate(parts or [np.zeros(0, np.int16)]).astype(np.float32) / 32768
+        samples = np.concatenate(parts or [np.zeros(0, np.int16)]).astype(np.float32) / FULL_SCALE
         return soxr.resample(samples, rate, SAMPLE_RATE) if len(samples) else samples
 
 

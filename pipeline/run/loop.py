@@ -14,17 +14,7 @@ from pipeline.config import GenerateConfig
 from pipeline.data import SAMPLE_RATE, Request, Speech
 from pipeline.engine.protocol import Engine
 from pipeline.plan import Planned, longest_first, windows
-from pipeline.run.retry import (
-    AS_CONFIGURED,
-    STEPS,
-    RetryStep,
-    Setting,
-    Task,
-    add_failure,
-    is_new,
-    make_request,
-    must_roll_back,
-)
+from pipeline.run.retry import STEPS, RetryStep, Task, add_failure, make_request, must_roll_back, walk
 from pipeline.run.row import Kept
 from pipeline.run.writer import Writer
 from pipeline.store.schema import Row
@@ -76,14 +66,9 @@ class RenderLoop:
     def _render_window(self, part: Sequence[Planned]) -> int:
         """Returns how many first attempts were bad."""
         self.telemetry.start_window()
-        pending = self._attempt([Task(item) for item in longest_first(part)], AS_CONFIGURED)
-        bad = len(pending)
-        for step in STEPS if self.engine.can_retry else ():
-            if not pending or self.stopping():
-                break
-            due = {task.planned.key for task in pending if is_new(task, self._request(task, step))}
-            rest = [task for task in pending if task.planned.key not in due]
-            pending = rest + self._attempt([task for task in pending if task.planned.key in due], step)
+        tasks = [Task(item) for item in longest_first(part)]
+        steps = STEPS if self.engine.can_retry else ()
+        bad, pending = walk(tasks, self._attempt, self._request, self.stopping, steps)
         if not self.stopping():
             for task in pending:
                 self._count(self.writer.fail(task))
@@ -103,8 +88,6 @@ class RenderLoop:
 
     def _attempt(self, tasks: Sequence[Task], step: RetryStep) -> list[Task]:
         """Try every task once; returns those whose speech is bad."""
-        if not tasks:
-            return []
         waiting = {task.planned.utterance.id: task for task in tasks}
         requests = [self._request(task, step) for task in tasks]
         failed: list[Task] = []
@@ -155,5 +138,5 @@ class RenderLoop:
         return add_failure(task, request, reason, detail, component)
 
     def _request(self, task: Task, step: RetryStep) -> Request:
-        setting = Setting(self.config.sampling, self.engine.precision)
-        return make_request(task, step, setting, self.engine.max_tokens(task.planned.predicted_s))
+        max_tokens = self.engine.max_tokens(task.planned.predicted_s)
+        return make_request(task, step, self.config.sampling, self.engine.precision, max_tokens)

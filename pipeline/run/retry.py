@@ -6,11 +6,12 @@ judged.
 1. Every utterance of a window is tried as configured.
 2. What is bad goes through `STEPS`, one after the other. A step that would repeat an attempt is left out.
 3. What is bad after the last step has failed.
-4. If more of a window than `check.rollback_share` was bad in 1, the rest of the run uses the next safer precision.
+4. If more of a window than `check.rollback_share` was bad in 1, the rest of the run uses the next safer precision of
+   the engine. After the last window nothing is left to do with it.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from pipeline.config import FP32, Precision, Sampling
@@ -79,23 +80,36 @@ class Task:
     component: str = ""  # whose numbers were not finite in the last attempt; empty: nobody's
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a first attempt uses."""
+def walk(
+    tasks: Sequence[Task],
+    attempt: Callable[[Sequence[Task], RetryStep], list[Task]],  # tries tasks once; returns those that are bad
+    request_of: Callable[[Task, RetryStep], Request],
+    stopping: Callable[[], bool],
+    steps: Sequence[RetryStep] = STEPS,
+) -> tuple[int, list[Task]]:
+    """Rules 1 to 3: how many first attempts were bad, and the tasks that stay bad. Ends early once `stopping`."""
+    pending = attempt(tasks, AS_CONFIGURED)
+    bad = len(pending)
+    for step in steps:
+        if not pending or stopping():
+            break
+        due: list[Task] = []
+        rest: list[Task] = []
+        for task in pending:
+            (due if is_new(task, request_of(task, step)) else rest).append(task)
+        pending = rest + (attempt(due, step) if due else [])
+    return bad, pending
 
-    sampling: Sampling
-    precision: Precision
 
-
-def make_request(task: Task, step: RetryStep, setting: Setting, max_tokens: int) -> Request:
-    """The request for the next attempt at a task."""
-    changed = {name: change.apply(getattr(setting.sampling, name)) for name, change in step.sampling.items()}
+def make_request(task: Task, step: RetryStep, sampling: Sampling, precision: Precision, max_tokens: int) -> Request:
+    """The request for the next attempt at a task; `sampling` and `precision` are those of a first attempt."""
+    changed = {name: change.apply(getattr(sampling, name)) for name, change in step.sampling.items()}
     seed = task.planned.seed
     return Request(
         utterance=task.planned.utterance,
         seed=retry_seed(seed, len(task.attempts)) if step.new_seed else seed,
-        sampling=replace(setting.sampling, **changed),
-        precision=_precision(task, step, setting.precision),
+        sampling=replace(sampling, **changed),
+        precision=_precision(task, step, precision),
         max_tokens=max_tokens,
     )
 

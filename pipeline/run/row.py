@@ -1,4 +1,4 @@
-"""From speech to a row of the manifest: what is said of an utterance, spoken or failed. Knows no file or thread."""
+"""Makes the manifest row of an utterance, ok or failed. Knows no file or thread."""
 
 import json
 from dataclasses import asdict, dataclass

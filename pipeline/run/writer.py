@@ -1,7 +1,6 @@
 """Makes speech durable on its own threads, so that the thread that drives the engine never waits for a disk.
 
-Owns the order of writing, whatever else is being written: an utterance's WAV, durable, and then its row. Knows nothing
-of engines, checks or watermarks.
+Order: the WAV is made durable, then its row is appended. Knows nothing of engines, checks or watermarks.
 """
 
 from collections import deque
@@ -33,7 +32,7 @@ class Writer:
         self._queued_s = 0.0
 
     def keep(self, kept: Kept) -> list[Row]:
-        """Write a WAV and its row, some time; returns rows that have become durable, each once.
+        """Queue a WAV and its row. Returns the rows that became durable since the last call.
 
         Waits while more than `QUEUE_S` is waiting. What went wrong on a thread is raised by one of the next calls:
         `WorkError` where the disk refuses.
@@ -41,7 +40,7 @@ class Writer:
         return self._put(len(kept.pcm) / SAMPLE_RATE, self._pool.submit(self._keep, kept))
 
     def fail(self, task: Task) -> list[Row]:
-        """The same, for an utterance that no attempt has made good."""
+        """Queue the row of a failed utterance; returns as `keep` does."""
         return self._put(0.0, self._pool.submit(self._append, self._rows.make_failed(task)))
 
     def roll_back(self, precision: Precision) -> None:

@@ -57,7 +57,9 @@ class RunFolder:
                     raise PermissionError(f"{self.root / name} is read-only")
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise WorkError(f"no room for {self.root}: {error}; mend that, then run the same again") from error
+                raise WorkError(
+                    f"no room for {self.root}: {error}; fix that, then run the same command again"
+                ) from error
             raise UserError(f"out={self.root} is not writable ({error}); choose another out=") from error
 
     @property
@@ -77,4 +79,6 @@ class RunFolder:
         try:
             yield
         except OSError as error:
-            raise WorkError(f"cannot write to {self.root}: {error}; mend that, then run the same again") from error
+            raise WorkError(
+                f"cannot write to {self.root}: {error}; fix that, then run the same command again"
+            ) from error

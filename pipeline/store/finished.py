@@ -13,8 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import GenerateConfig, config_from_record
+from pipeline.config import ENGINE_CONFIGS, GenerateConfig
 from pipeline.errors import UserError
+from pipeline.option import build_from_dict, validate
 from pipeline.plan import Planned
 from pipeline.store import RunFolder
 from pipeline.store.index import Index, read_index
@@ -31,7 +32,7 @@ class DamagedRun(UserError):
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run as its files tell it at one moment; some of its plan may still be missing."""
+    """A run as read at one moment; planned utterances may be missing."""
 
     folder: RunFolder
     snapshot: PlanSnapshot
@@ -76,6 +77,20 @@ def read_config(root: Path) -> GenerateConfig:
         except UserError as error:
             log.warning("a record of %s is passed over: %s", root, error)
     raise UserError(f"run={root} has no run record that can be read; give a folder that jobs.generate wrote")
+
+
+def config_from_record(values: Any) -> GenerateConfig:
+    """The options that a run record keeps, of any version; `UserError` for what are none.
+
+    An option that the record lacks has its default. One that no longer exists changes nothing, and is logged.
+    """
+    try:
+        engine = ENGINE_CONFIGS[values["engine"]["name"]]
+        config = build_from_dict(GenerateConfig, values, dict(engine=engine))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"not the options of a job ({error!r})") from error
+    validate(config)
+    return config
 
 
 def read_records(root: Path) -> Iterator[Mapping[str, Any]]:

@@ -13,9 +13,8 @@ from pipeline.store import RunFolder
 def lock_shared(folder: RunFolder, digest: str, cut: Mapping[str, Any], prepare: Callable[[], None]) -> Iterator[None]:
     """Hold the folder together with the other shards; `UserError` if another run or another book has it.
 
-    Shards cut differently would render the same utterances twice at once, and other options would overwrite theirs.
-    So all processes of a moment agree on `cut` and on the plan's `digest`; the first one writes both into the lock.
-    Between runs all is free to change. The first one is alone, and calls `prepare` before the others come in.
+    All processes that hold the lock have the same `cut` and plan digest; the first writes them into the file and runs
+    `prepare` alone. Processes that differ could render the same utterance at once, or overwrite each other's WAVs.
     """
     wanted = [" ".join(f"{name}={value}" for name, value in cut.items()), digest]
     with open(folder.lock, "a+") as lock:

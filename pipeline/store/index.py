@@ -1,4 +1,4 @@
-"""What the journals say of each utterance now, and whether its WAV bears it out. Knows nothing of tables or texts."""
+"""The last journal row of each utterance, and whether its WAV is there. Knows nothing of tables or texts."""
 
 import hashlib
 import logging
@@ -38,7 +38,7 @@ class Index(dict[str, Entry]):
     """The last row of each utterance, by its id: it tells what the utterance's WAV is now."""
 
     def __init__(self) -> None:
-        self.spoken: dict[str, Entry] = {}  # the last row of each key that says ok, of whatever utterance, then or now
+        self.spoken: dict[str, Entry] = {}  # the latest ok row of each key, under any id
         self.unknown_columns: set[str] = set()  # names that today's code does not know
 
     @property
@@ -71,7 +71,7 @@ def _keep_newest(entries: dict[str, Entry], name: str, entry: Entry) -> None:
 
 
 def replaced_row(id: str) -> Row:
-    """Says that from here on no row vouches for the utterance's WAV: it is being written anew."""
+    """Marks the WAV as being rewritten: earlier rows no longer describe it."""
     return dict(id=id, key="", status="replaced")
 
 

@@ -51,8 +51,8 @@ class Journal:
     def append(self, row: dict[str, Any]) -> None:
         """Durable when it returns; a row that does not fit on the disk leaves no half of it.
 
-        Any thread may call it. Rows that wait for the disk at the same time share one fsync. Once that is refused, no
-        row is taken any more: the system tells of it once, a later fsync would succeed, and the rows be lost.
+        Any thread may call it. Rows that wait for the disk at the same time share one fsync. After a failed fsync every
+        append raises: the system reports the failure only once, and rows would be lost unnoticed.
         """
         line = encode(row | {"generation": self._generation, "version": VERSION})
         with self._writing:

@@ -4,7 +4,6 @@ import fcntl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -75,8 +74,6 @@ def rows_of(snapshot: PlanSnapshot, planned: Iterable[Planned], index: Mapping[s
             journals[place.journal].seek(place.offset)
             row = complete_row(decode(journals[place.journal].readline()))
             row |= asdict(item.utterance) | dict(speaker=snapshot.speaker)
-            if row["created_at"]:
-                row["created_at"] = datetime.fromisoformat(row["created_at"])
             yield row
 
 

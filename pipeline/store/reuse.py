@@ -23,7 +23,7 @@ THREADS = 4  # they wait for the disk, and their rows share an fsync
 
 
 def find_reusable(planned: Sequence[Planned], index: Index, folder: RunFolder) -> list[tuple[Planned, Entry]]:
-    """What is not done, with the row of its key under whatever id, as far as the lengths of files can tell."""
+    """Missing utterances whose key has an ok row under any id and a WAV of the right length."""
     missing = (item for item in planned if not is_done(index.get(item.utterance.id), item.key, folder))
     found = ((item, index.spoken[item.key]) for item in missing if item.key in index.spoken)
     return [(item, entry) for item, entry in found if _source(entry, folder)]
@@ -92,7 +92,7 @@ def _place(item: Planned, entry: Entry, folder: RunFolder, journal: Journal) -> 
 
 
 def _remove_old_names(planned: Sequence[Planned], index: Index, folder: RunFolder) -> None:
-    """Of speech that is durable under its new id, where the plan no longer has the old id."""
+    """Delete WAVs of ids that left the plan, once their speech is durable under a new id."""
     ids, keys = {item.utterance.id for item in planned}, {item.key for item in planned}
     for entry in index.values():
         path = folder.root / entry.file_name
@@ -102,7 +102,7 @@ def _remove_old_names(planned: Sequence[Planned], index: Index, folder: RunFolde
 
 
 def _taken_row(item: Planned, entry: Entry, folder: RunFolder) -> Row:
-    """All that the row of before says of the speech, and what the plan says of the utterance."""
+    """The old row, with the utterance's fields from today's plan."""
     before = complete_row(read_row(entry.place))
     first = before["taken_from"] or entry.id
     return before | asdict(item.utterance) | dict(

@@ -1,6 +1,6 @@
-"""Rollbacks in the journal: from where on a run uses a safer precision, so that a resumed run does too.
+"""Journal rows that record a switch to a safer precision. They apply to runs with the same parameters.
 
-They hold for the same voice, weights and options alone. Knows nothing of why there was one.
+Knows nothing of why there was one.
 """
 
 from collections.abc import Mapping

@@ -7,6 +7,7 @@ default; a column that is not listed here is kept as it is. Knows nothing of whe
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ VERSION_KEY = b"schema_version"  # in the Parquet tables' metadata
 
 @dataclass(frozen=True)
 class Column:
-    """`default` is what a journal line says that lacks the column; `since` is the first version that has it."""
+    """`default`: value for lines that lack the column. `since`: first version that has it."""
 
     name: str
     type: str  # Arrow's, as text
@@ -123,7 +124,7 @@ def arrow_type(text: str) -> "pa.DataType":
 
 
 def _widest(before: "pa.DataType | None", value: Any) -> "pa.DataType":
-    """The type that holds a JSON value beside those of before; what is no plain value, or several kinds, is text."""
+    """The type that holds a JSON value beside those of before; mixed kinds, lists and objects become text."""
     import pyarrow as pa
 
     kinds = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string(), type(None): pa.null()}
@@ -135,23 +136,22 @@ def _widest(before: "pa.DataType | None", value: Any) -> "pa.DataType":
     return pa.float64() if {before, found} == {pa.int64(), pa.float64()} else pa.string()
 
 
-def schema_then(found: "pa.Schema", today: "pa.Schema") -> "pa.Schema":
-    """What a table's schema has to be if the version that wrote it is not today's; else today's.
-
-    Then it is the schema that was found, as long as it has all columns that this version had.
-    """
+def choose_schema(found: "pa.Schema", today: "pa.Schema") -> "pa.Schema":
+    """The schema to compare a table with: its own if an older version wrote it completely, else today's."""
     version = int((found.metadata or {}).get(VERSION_KEY, VERSION))
     had = [column.name for column in COLUMNS if column.since <= version]
     return found if version < VERSION and set(had) <= set(found.names) else today
 
 
 def fit_row(row: Row, schema: "pa.Schema") -> Row:
-    """`row` with a value for each column of `schema`; unknown columns are JSON text where their type is text."""
+    """`row` as Arrow takes it: a value for each column of `schema`; objects in unknown columns become JSON text."""
     import pyarrow as pa
 
     fitted = {}
     for name, kind in zip(schema.names, schema.types, strict=True):
         value = row.get(name)
+        if pa.types.is_timestamp(kind) and isinstance(value, str):
+            value = datetime.fromisoformat(value)
         if name not in NAMES and pa.types.is_string(kind) and value is not None and not isinstance(value, str):
             value = json.dumps(value)
         fitted[name] = value

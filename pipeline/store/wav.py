@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.data import FULL_SCALE
 from pipeline.durable import make_folder, write_durably
 
-FULL_SCALE = 32768
 HEADER_BYTES = 44  # of a WAV with PCM samples and nothing else
 
 

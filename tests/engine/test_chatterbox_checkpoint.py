@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.engine.chatterbox.checkpoint import FILES, check, resolve
+from pipeline.engine.chatterbox.checkpoint import check, resolve
+from pipeline.engine.chatterbox.files import FILES
 from pipeline.errors import UserError
 
 

@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from pipeline.config import FP32, Precision
 from pipeline.device.offload import Offloaded, num_bytes
 from pipeline.engine.chatterbox import residency, stand_in
+from pipeline.engine.chatterbox.files import S3GEN_FILE, T3_FILE
 from pipeline.engine.chatterbox.loaded import LoadedModels, verify
 from pipeline.engine.chatterbox.memory import choose_phased, fit_slots, s3gen_bytes
 from pipeline.engine.chatterbox.residency import Residency
 from pipeline.engine.chatterbox.s3gen.flow import Flow
-from pipeline.engine.chatterbox.stock import S3GEN_FILE, T3_FILE, load
+from pipeline.engine.chatterbox.stock import load
 from pipeline.engine.chatterbox.t3.decoder import Decoder
 from pipeline.errors import OutOfMemory
 

@@ -12,7 +12,8 @@ from jobs.options import choices
 from pipeline.clip import read_clip
 from pipeline.config import FP32, Precision
 from pipeline.device import dtypes
-from pipeline.device.dtypes import float32_math, formats, resolve, safer, switches
+from pipeline.device.dtypes import float32_math, switches
+from pipeline.engine.chatterbox.policy import formats, resolve, safer
 from pipeline.engine.chatterbox.s3gen.vocoder import Vocoder
 from pipeline.engine.chatterbox.voice import compute, compute_or_read
 

@@ -12,7 +12,8 @@ import torch
 from pipeline.benchmark import outcome
 from pipeline.benchmark.likeness import embed_speakers, flow_distance, mel_distance
 from pipeline.benchmark.outcome import COLUMNS, FIGURES, PolicyOutcome
-from pipeline.engine.chatterbox.stock import VOICE_ENCODER_FILE, load
+from pipeline.engine.chatterbox.files import VOICE_ENCODER_FILE
+from pipeline.engine.chatterbox.stock import load
 
 RATE = 24_000
 FP32 = PolicyOutcome("fp32", "fp32", 100.0, 10.0, 5.0, 12.5, 8.0, 2.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0)

@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from pipeline.engine.chatterbox import checkpoint, stock
-from pipeline.engine.chatterbox.checkpoint import FILES, Checkpoint, check
+from pipeline.engine.chatterbox.checkpoint import Checkpoint, check
+from pipeline.engine.chatterbox.files import FILES
 from pipeline.engine.chatterbox.voice import Conditionals
 from pipeline.errors import UserError
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from pipeline.config import FP32, Precision
-from pipeline.device import dtypes
-from pipeline.engine.chatterbox import stand_in, voice
+from pipeline.engine.chatterbox import policy, stand_in, voice
 from pipeline.engine.chatterbox.s3gen import vocoder
 from pipeline.engine.chatterbox.s3gen.flow import Flow
 from pipeline.engine.chatterbox.t3.decoder import Decoder
@@ -73,7 +72,7 @@ def test_nan_in_the_bf16_decoder_is_spoken_again_in_fp32_with_the_same_seed(run)
 @pytest.mark.parametrize("component", vars(FP32))
 def test_nan_in_one_component_lets_that_component_alone_fall_back(run, component, monkeypatch):
     """All four in BF16, which a CPU computes but slowly."""
-    monkeypatch.setattr(dtypes, "formats", lambda device: dict.fromkeys(vars(FP32), dtypes.ALL))
+    monkeypatch.setattr(policy, "formats", lambda device: dict.fromkeys(vars(FP32), policy.ALL))
     compute = voice.compute
 
     def no_number_in_bf16(clip, s3gen, encoder, seconds, number_format):

@@ -12,13 +12,13 @@ from pipeline.run.retry import (
     AS_CONFIGURED,
     STEPS,
     Change,
-    Setting,
     Task,
     add_failure,
     is_new,
     make_request,
     must_roll_back,
     safest,
+    walk,
 )
 
 BF16 = Precision("bf16", "bf16", "tf32", "fp32")
@@ -27,11 +27,11 @@ HOT = Sampling(temperature=1.0, exaggeration=1.5, min_p=0.2)
 TASK = Task(Planned(Utterance("b-001-00000", "b", 1, "", 0, 0, 0, 3, "Oh!", "Oh!", 0.0), "key", 7, 1.0))
 
 
-def walk(component: str = "", setting: Setting = Setting(HOT, BF16)) -> tuple[Task, list]:  # noqa: B008
+def go(component: str = "", precision: Precision = BF16) -> tuple[Task, list]:
     """The requests for a task that stays bad through all steps, and the task at the end."""
     task, requests = TASK, []
     for step in (AS_CONFIGURED, *STEPS):
-        request = make_request(task, step, setting, 100)
+        request = make_request(task, step, HOT, precision, 100)
         if is_new(task, request):
             requests.append(request)
             task = add_failure(task, request, "nan", "a NaN", component)
@@ -39,7 +39,7 @@ def walk(component: str = "", setting: Setting = Setting(HOT, BF16)) -> tuple[Ta
 
 
 def test_bad_speech_goes_over_fp32_to_a_new_seed_and_calmer_sampling():
-    _, (first, same, new, last) = walk()
+    _, (first, same, new, last) = go()
     assert (first.seed, first.precision, first.sampling) == (7, BF16, HOT)
     assert (same.seed, same.precision, same.sampling) == (7, FP32, HOT)
     assert new.precision == FP32 and new.sampling == HOT and new.seed not in (7, last.seed)
@@ -48,17 +48,17 @@ def test_bad_speech_goes_over_fp32_to_a_new_seed_and_calmer_sampling():
 
 
 def test_a_component_whose_numbers_were_not_finite_goes_to_fp32_alone_first():
-    _, requests = walk(component="flow")
+    _, requests = go(component="flow")
     assert [request.precision for request in requests[:3]] == [BF16, replace(BF16, flow="fp32"), FP32]
 
 
 def test_a_step_that_would_repeat_an_attempt_is_left_out():
-    _, requests = walk(setting=Setting(HOT, FP32))
+    _, requests = go(precision=FP32)
     assert len(requests) == 3 and len({request.seed for request in requests}) == 3
 
 
 def test_every_attempt_records_what_it_really_used():
-    task, requests = walk()
+    task, requests = go()
     assert [attempt.seed for attempt in task.attempts] == [request.seed for request in requests]
     assert [attempt.precision for attempt in task.attempts] == [str(request.precision) for request in requests]
     assert [json.loads(attempt.sampling) for attempt in task.attempts] == [asdict(one.sampling) for one in requests]
@@ -89,3 +89,26 @@ def test_a_window_rolls_back_when_more_than_a_share_of_it_was_bad():
 
 def test_the_safest_of_a_runs_rollbacks_counts():
     assert safest([TF32, FP32, TF32]) == FP32 and safest([TF32]) == TF32 and safest([]) is None
+
+
+def test_the_walk_ends_when_all_is_good_and_counts_first_attempts_that_were_bad():
+    others = [replace(TASK, planned=replace(TASK.planned, key=str(number))) for number in range(3)]
+    asked = []
+
+    def request_of(task, step):
+        return make_request(task, step, HOT, BF16, 100)
+
+    def attempt(tasks, step):
+        """The first is good at once, the second in FP32, the third with a new seed."""
+        asked.append([task.planned.key for task in tasks])
+        good = {AS_CONFIGURED: "0", STEPS[1]: "1", STEPS[2]: "2"}
+        bad = [task for task in tasks if not (step == AS_CONFIGURED and task.planned.key == "0")]
+        bad = [task for task in bad if good.get(step) != task.planned.key]
+        return [add_failure(task, request_of(task, step), "nan", "") for task in bad]
+
+    assert walk(others, attempt, request_of, lambda: False) == (2, [])
+    assert asked == [["0", "1", "2"], ["1", "2"], ["2"]]
+    bad, pending = walk(others, attempt, request_of, lambda: True)
+    assert bad == 2 and [task.planned.key for task in pending] == ["1", "2"]
+    bad, pending = walk(others, attempt, request_of, lambda: False, steps=())
+    assert bad == 2 and len(pending) == 2

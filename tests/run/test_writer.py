@@ -96,7 +96,7 @@ def test_a_disk_that_refuses_once_ends_the_run_and_vouches_for_nothing_that_is_n
     RunFolder(tmp_path).create()
     Journal(tmp_path / "journal" / "0-of-1.jsonl", 1).close()
     disk.refused = (len(disk.syncs) + 1 + refused,)  # +1: opening the journal again
-    with pytest.raises(WorkError, match="refused; mend that, then run the same again"):
+    with pytest.raises(WorkError, match="refused; fix that, then run the same command again"):
         run(tmp_path, [["ok"]] * 40)
     disk.look()
     assert not disk.wrong and len(vouched(tmp_path)) < 40 and not list(tmp_path.rglob("*.tmp"))

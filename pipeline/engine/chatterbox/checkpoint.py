@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
+from pipeline.engine.chatterbox.files import FILES, S3GEN_FILE, STAND_INS, TOKENIZER_FILE, VOICE_FILE
 from pipeline.engine.chatterbox.vocabulary import TEXT_TOKENS, TEXT_VOCABULARY
 from pipeline.engine.chatterbox.voice import find_fault
 from pipeline.errors import UserError
 
 REPOSITORY = "ResembleAI/chatterbox"
-FILES = ("ve.safetensors", "t3_cfg.safetensors", "s3gen.safetensors", "tokenizer.json", "conds.pt")
-STAND_INS = ("stand-in", "stand-in-tiny")
 STAND_IN_VERSION = 1  # increase it when `stand_in` writes other numbers
 _WAYS_OUT = "; use engine.checkpoint=FOLDER with the five files, or engine=espeak"
 
@@ -55,8 +54,8 @@ def resolve(checkpoint: str | None, revision: str | None, cache: Path) -> Checkp
 
 def check(checkpoint: Checkpoint) -> None:
     """`UserError` if the stock modules cannot load a file. It names the file and the tensor."""
-    _check_tokenizer(checkpoint.folder / "tokenizer.json")  # the fast checks first
-    _check_conditionals(checkpoint.folder / "conds.pt")
+    _check_tokenizer(checkpoint.folder / TOKENIZER_FILE)  # the fast checks first
+    _check_conditionals(checkpoint.folder / VOICE_FILE)
     for file in (file for file in FILES if file.endswith(".safetensors")):
         _check_tensors(checkpoint.folder / file)
 
@@ -109,7 +108,7 @@ def _check_tensors(path: Path) -> None:
             raise UserError(f"{path}: tensor {name} has shape {shape} where the model has {tuple(tensor.shape)}")
         if tensor.is_floating_point() and "F" not in dtype:  # F32, BF16 and F8_E4M3 have an F, I8 and BOOL do not
             raise UserError(f"{path}: tensor {name} is of type {dtype} where the model has {tensor.dtype}")
-    if path.name != stock.S3GEN_FILE and (extra := found.keys() - expected.keys()):  # stock ignores extra ones in S3Gen
+    if path.name != S3GEN_FILE and (extra := found.keys() - expected.keys()):  # stock ignores extra ones in S3Gen
         raise UserError(f"{path}: tensor {ascii(min(extra))[1:-1][:100]} is not one of the model's")
 
 

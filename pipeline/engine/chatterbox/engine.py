@@ -60,14 +60,14 @@ class ChatterboxEngine:
         if self._prepared:
             return
         set_allocator()  # torch reads it when it is imported
-        from pipeline.device import dtypes
         from pipeline.device.devices import set_threads
         from pipeline.device.memory import release_memory
+        from pipeline.engine.chatterbox import policy
 
         self._prepare_kernels()
         if self._device.type == "cpu":
             set_threads()
-        self.precision = dtypes.resolve(self._wanted, self._device)
+        self.precision = policy.resolve(self._wanted, self._device)
         if self._device.type == "cpu" and (size := self._options.batch_size) in ("2", "4"):
             raise UserError(
                 f"engine.batch_size={size}: a CPU's bits then depend on the other rows of a batch; use 1, or 8 and more"
@@ -104,12 +104,12 @@ class ChatterboxEngine:
 
     @property
     def safer(self) -> Precision | None:
-        from pipeline.device import dtypes
+        from pipeline.engine.chatterbox import policy
 
-        return dtypes.safer(self.precision, self._device)
+        return policy.safer(self.precision, self._device)
 
     def use(self, precision: Precision) -> None:
-        from pipeline.device.dtypes import resolve
+        from pipeline.engine.chatterbox.policy import resolve
 
         self.precision = resolve(precision, self._device)
         self.residency.use(self.precision)

@@ -17,9 +17,10 @@ from pipeline.device.dtypes import DTYPES
 from pipeline.device.memory import release_memory
 from pipeline.device.offload import Offloaded, tensors_of
 from pipeline.device.padding import PaddingMeter
+from pipeline.engine.chatterbox.files import S3GEN_FILE, T3_FILE, TOKENIZER_FILE, VOICE_ENCODER_FILE
 from pipeline.engine.chatterbox.s3gen.flow import Flow
 from pipeline.engine.chatterbox.s3gen.vocoder import Vocoder
-from pipeline.engine.chatterbox.stock import S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE, load, load_builtin_voice
+from pipeline.engine.chatterbox.stock import load, load_builtin_voice
 from pipeline.engine.chatterbox.t3.weights import T3Weights, fuse
 from pipeline.engine.chatterbox.voice import Conditionals
 
@@ -105,7 +106,7 @@ class LoadedModels:
 
     @cached_property
     def tokenizer(self) -> EnTokenizer:
-        return EnTokenizer(str(self.folder / "tokenizer.json"))
+        return EnTokenizer(str(self.folder / TOKENIZER_FILE))
 
     @cached_property
     def builtin_voice(self) -> Conditionals:

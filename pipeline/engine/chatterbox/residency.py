@@ -15,9 +15,9 @@ from pipeline.data import NotFinite, Request, Speech
 from pipeline.device.dtypes import DTYPES
 from pipeline.device.memory import catch_oom, free_memory, release_memory
 from pipeline.device.padding import PaddingMeter
+from pipeline.engine.chatterbox.files import S3GEN_FILE
 from pipeline.engine.chatterbox.loaded import LoadedModels
 from pipeline.engine.chatterbox.memory import PHASED_SHARE, RESIDENT_SHARE, choose_phased, s3gen_bytes
-from pipeline.engine.chatterbox.stock import S3GEN_FILE
 from pipeline.engine.chatterbox.token_stage import TEXT_LENGTHS, DecodedRequest, TokenStage, slot_bytes
 from pipeline.engine.chatterbox.voice import Conditionals
 from pipeline.engine.chatterbox.waveform_stage import WaveformStage

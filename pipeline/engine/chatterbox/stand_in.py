@@ -18,11 +18,12 @@ from safetensors.numpy import save_file
 
 from pipeline.data import TOKENS_PER_SECOND
 from pipeline.engine.chatterbox import stock
+from pipeline.engine.chatterbox.files import FULL, S3GEN_FILE, T3_FILE, TINY, TOKENIZER_FILE, VOICE_FILE
 from pipeline.engine.chatterbox.stand_in_tokenizer import build_tokenizer
 from pipeline.engine.chatterbox.vocabulary import SPEECH_TOKENS
+from pipeline.engine.chatterbox.voice import ENCODER_PROMPT_S
 
-FULL, TINY = "stand-in", "stand-in-tiny"
-TINY_DEPTH = {stock.T3_FILE: 2, stock.S3GEN_FILE: 1}  # blocks of each stack
+TINY_DEPTH = {T3_FILE: 2, S3GEN_FILE: 1}  # blocks of each stack
 PROMPT_SECONDS = {FULL: 10, TINY: 2}
 
 # A tensor's scale relative to the neutral one, which keeps the variance. The first pattern found in the name counts.
@@ -60,8 +61,8 @@ def write(folder: Path, size: str) -> None:
         draft.mkdir()
         for file in stock.MODULES:
             save_file(_tensors(file, size), draft / file)
-        build_tokenizer().save(str(draft / "tokenizer.json"))
-        torch.save(_conditionals(PROMPT_SECONDS[size]), draft / "conds.pt")
+        build_tokenizer().save(str(draft / TOKENIZER_FILE))
+        torch.save(_conditionals(PROMPT_SECONDS[size]), draft / VOICE_FILE)
         try:
             os.rename(draft, folder)
         except OSError:
@@ -72,9 +73,9 @@ def write(folder: Path, size: str) -> None:
 def _tensors(file: str, size: str) -> dict[str, np.ndarray]:
     shapes = stock.shapes(file, depth=TINY_DEPTH.get(file) if size == TINY else None)
     tensors = {name: _draw(name, shape) for name, shape in shapes.items() if name not in stock.COMPUTED}
-    if file == stock.T3_FILE:
+    if file == T3_FILE:
         _balance_t3(tensors)
-    elif file == stock.S3GEN_FILE:
+    elif file == S3GEN_FILE:
         _balance_s3gen(tensors)
     return tensors
 
@@ -121,7 +122,7 @@ def _conditionals(seconds: int) -> dict[str, dict[str, torch.Tensor | None]]:
     """A voice in stock's format, with a prompt of this length."""
     rng = np.random.default_rng(0)
     speaker = rng.standard_normal((1, 256), np.float32).clip(0)  # the voice encoder ends in a ReLU and an L2 norm
-    encoder_seconds = min(seconds, 6)  # the most that T3 uses
+    encoder_seconds = min(seconds, int(ENCODER_PROMPT_S))
     t3 = dict(
         speaker_emb=speaker / np.linalg.norm(speaker),
         cond_prompt_speech_tokens=rng.integers(SPEECH_TOKENS, size=(1, TOKENS_PER_SECOND * encoder_seconds)),

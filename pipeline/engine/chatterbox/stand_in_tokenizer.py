@@ -10,9 +10,9 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Whitespace
 
-from pipeline.engine.chatterbox.vocabulary import START_TEXT, TEXT_VOCABULARY
+from pipeline.engine.chatterbox.vocabulary import START_TEXT, TEXT_TOKENS, TEXT_VOCABULARY
 
-SPECIAL = ("[STOP]", "[UNK]", "[SPACE]")  # ids 0, 1, 2
+SPECIAL = sorted(set(TEXT_TOKENS) - {"[START]"}, key=TEXT_TOKENS.get)  # ids 0, 1, 2
 LETTERS = "!'(),-./:;?abcdefghijklmnopqrstuvwxyz"
 OTHERS = (range(0x22, 0x7F), range(0xA1, 0x100), range(0x250, 0x300), range(0x2010, 0x2020))  # code points
 

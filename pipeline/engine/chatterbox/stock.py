@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from pipeline.engine.chatterbox.files import S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE, VOICE_FILE
 from pipeline.engine.chatterbox.voice import Conditionals
 
 with warnings.catch_warnings():  # deprecations in stock's dependencies
@@ -25,7 +26,6 @@ with warnings.catch_warnings():  # deprecations in stock's dependencies
     from chatterbox.models.t3 import t3 as stock_t3
     from chatterbox.models.voice_encoder import VoiceEncoder
 
-T3_FILE, S3GEN_FILE, VOICE_ENCODER_FILE = "t3_cfg.safetensors", "s3gen.safetensors", "ve.safetensors"
 MODULES: dict[str, type[nn.Module]] = {T3_FILE: T3, S3GEN_FILE: S3Gen, VOICE_ENCODER_FILE: VoiceEncoder}
 
 COMPUTED = frozenset(S3Gen.ignore_state_dict_missing)  # buffers that stock computes when a file lacks them
@@ -115,6 +115,6 @@ def load_builtin_voice(folder: Path) -> Conditionals:
     """The voice in the checkpoint's conds.pt, on the CPU."""
     with warnings.catch_warnings():  # about how the file was pickled
         warnings.simplefilter("ignore")
-        saved = torch.load(folder / "conds.pt", map_location="cpu", weights_only=True)
+        saved = torch.load(folder / VOICE_FILE, map_location="cpu", weights_only=True)
     both = saved["t3"] | saved["gen"]
     return Conditionals(**{name: both[name] for name in Conditionals.__dataclass_fields__})

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import chain
 from math import ceil, inf
 
+from pipeline.config import MAX_CHARS
 from pipeline.text.segment.sentences import Span
 from pipeline.text.spoken.normalise import ILLUSTRATION, normalise
 
-MAX_CHARS = 280  # of the text and of the spoken text
 SHORT_CHARS = 20
 SHORT_WORDS = 3
 
