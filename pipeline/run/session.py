@@ -5,10 +5,10 @@ Knows nothing of how speech is made, checked or retried.
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from functools import cache, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,111 +64,107 @@ def run_book(config: GenerateConfig, stop: Stop, engine: Engine | None = None) -
     params = parameters(engine.identity, config)
     planned = make_plan(utterances, params, config.plan.chars_per_second)
     chosen = choose(planned, config.chapters, config.limit, config.shard, config.num_shards)
-    snapshot = PlanSnapshot(
-        os.path.abspath(config.book), book.text, book.unspoken, planned, engine.identity.speaker, params
-    )
+    source = os.path.abspath(config.book)
+    snapshot = PlanSnapshot(source, book.text, book.unspoken, planned, engine.identity.speaker, params)
     folder = RunFolder(Path(config.out or Path("outputs") / book.name))
-    prepare = cache(partial(_prepare, engine, config))
-    if _will_render(chosen, folder):
-        prepare()  # device, weights and watermarker may be wrong, and nothing is written yet
-    folder.create()
-    with folder.writing():
-        return _render_missing(config, chosen, snapshot, folder, engine, prepare, stop)
+    return Session(config, folder, snapshot, chosen, engine, stop).run()
 
 
-def _prepare(engine: Engine, config: GenerateConfig) -> Watermarker:
-    """`UserError` for what is wrong with device, weights or watermarker."""
-    engine.prepare()
-    return build_watermarker(config.watermark, engine.device)
+@dataclass(frozen=True)
+class Session:
+    """One process's part of a run."""
 
+    config: GenerateConfig
+    folder: RunFolder
+    snapshot: PlanSnapshot
+    chosen: Sequence[Planned]  # what this process renders
+    engine: Engine
+    stop: Stop
 
-def _will_render(chosen: Sequence[Planned], folder: RunFolder) -> bool:
-    """As far as journals and the lengths of files tell."""
-    try:
-        index = read_index(folder)
-    except OSError as error:
-        raise UserError(f"out={folder.root} cannot be read ({error}); choose another out=") from error
-    reusable = {item.key for item, _ in find_reusable(chosen, index, folder)}
-    return any(item.key not in reusable for item in _undone(chosen, index, folder))
+    def run(self) -> Outcome:
+        if self._will_render():
+            self._prepare_engine()  # device, weights and watermarker may be wrong, and nothing is written yet
+        self.folder.create()
+        cut = {name: getattr(self.config, name) for name in ("num_shards", "chapters", "limit")}
+        with self.folder.writing(), lock_shared(self.folder, self.snapshot.digest, cut, self._prepare_folder):
+            return self._render_missing()
 
+    def _will_render(self) -> bool:
+        """Whether anything is missing, by journals and lengths of files; hashes are compared later."""
+        try:
+            index = read_index(self.folder)
+        except OSError as error:
+            raise UserError(f"out={self.folder.root} cannot be read ({error}); choose another out=") from error
+        reusable = {item.key for item, _ in find_reusable(self.chosen, index, self.folder)}
+        return any(item.key not in reusable for item in self._find_missing(index))
 
-def _render_missing(
-    config: GenerateConfig,
-    chosen: Sequence[Planned],
-    snapshot: PlanSnapshot,
-    folder: RunFolder,
-    engine: Engine,
-    prepare: Callable[[], Watermarker],
-    stop: Stop,
-) -> Outcome:
-    """With the folder locked: take over, render, merge."""
-    cut = dict(num_shards=config.num_shards, chapters=config.chapters, limit=config.limit)
-    path = folder.journal(config.shard, config.num_shards)
-    with lock_shared(folder, snapshot.digest, cut, partial(_prepare_folder, folder, snapshot, path)):
-        index = read_index(folder)
-        with closing(Journal(path, index.next_generation)) as journal:
-            _drop_changed(chosen, index, folder)
-            pending = _undone(chosen, index, folder)
-            log.info("%d utterances, %d to render, into %s", len(chosen), len(pending), folder.root)
-            with stop.deferred():
-                summary: dict[str, Any] = {}
-                if pending:
-                    watermarker = prepare()
-                    _use_rolled_back(engine, folder, snapshot, config)
-                    summary = _render(pending, engine, watermarker, folder, journal, config, stop)
-                ok, _ = merge(folder, snapshot)
-    log.info("%d of the book's %d utterances are in %s", ok, len(snapshot.planned), folder.manifest)
-    return Outcome(folder, len(snapshot.planned), ok, summary.get("failed", 0), summary)
+    def _prepare_engine(self) -> Watermarker:
+        """`UserError` for what is wrong with device, weights or watermarker. A second call returns the same."""
+        self.engine.prepare()
+        return self._watermarker
 
+    @cached_property
+    def _watermarker(self) -> Watermarker:
+        return build_watermarker(self.config.watermark, self.engine.device)
 
-def _prepare_folder(folder: RunFolder, snapshot: PlanSnapshot, path: Path) -> None:
-    """Keep the plan, and take over what is durable under other ids. Only one process of a run does this, alone."""
-    write_snapshot(folder, snapshot)
-    index = read_index(folder)
-    with closing(Journal(path, index.next_generation)) as journal:
-        if taken := take_over(snapshot.planned, index, folder, journal):
-            log.info("the speech of %d moved utterance(s) is taken over", taken)
+    def _prepare_folder(self) -> None:
+        """Keep the plan, and take over what is durable under other ids. One process of a run does this, alone."""
+        write_snapshot(self.folder, self.snapshot)
+        index = read_index(self.folder)
+        with closing(self._open_journal(index)) as journal:
+            if taken := take_over(self.snapshot.planned, index, self.folder, journal):
+                log.info("the speech of %d moved utterance(s) is taken over", taken)
 
+    def _render_missing(self) -> Outcome:
+        index, planned, folder = read_index(self.folder), len(self.snapshot.planned), self.folder
+        with closing(self._open_journal(index)) as journal:
+            self._drop_changed(index)
+            pending = self._find_missing(index)
+            log.info("%d utterances, %d to render, into %s", len(self.chosen), len(pending), folder.root)
+            with self.stop.deferred():
+                summary = self._render(pending, journal) if pending else {}
+                ok, _ = merge(folder, self.snapshot)
+        log.info("%d of the book's %d utterances are in %s", ok, planned, folder.manifest)
+        return Outcome(folder, planned, ok, summary.get("failed", 0), summary)
 
-def _undone(chosen: Sequence[Planned], index: Index, folder: RunFolder) -> list[Planned]:
-    return [item for item in chosen if not is_done(index.get(item.utterance.id), item.key, folder)]
+    def _open_journal(self, index: Index) -> Journal:
+        path = self.folder.journal(self.config.shard, self.config.num_shards)
+        return Journal(path, index.next_generation)
 
+    def _find_missing(self, index: Index) -> list[Planned]:
+        return [item for item in self.chosen if not is_done(index.get(item.utterance.id), item.key, self.folder)]
 
-def _drop_changed(chosen: Sequence[Planned], index: Index, folder: RunFolder) -> None:
-    """Take out of the index what of `chosen` is no longer what was written."""
-    done = [item.utterance.id for item in chosen if is_done(index.get(item.utterance.id), item.key, folder)]
-    for entry in sorted(changed_on_disk((index[id] for id in done), folder), key=lambda entry: entry.id):
-        log.warning("%s is not what was written; it will be rendered again", folder.root / entry.file_name)
-        del index[entry.id]
+    def _drop_changed(self, index: Index) -> None:
+        """Remove entries of what is chosen whose WAV no longer has its row's hash."""
+        missing = {item.key for item in self._find_missing(index)}
+        done = [index[item.utterance.id] for item in self.chosen if item.key not in missing]
+        for entry in sorted(changed_on_disk(done, self.folder), key=lambda entry: entry.id):
+            path = self.folder.root / entry.file_name
+            log.warning("%s is not what was written; it will be rendered again", path)
+            del index[entry.id]
 
+    def _render(self, pending: Sequence[Planned], journal: Journal) -> dict[str, Any]:
+        """Render `pending` with progress, tracker and run record around it; returns the figures."""
+        config, engine, folder = self.config, self.engine, self.folder
+        watermarker = self._prepare_engine()
+        self._use_rolled_back()
+        record = RunRecord(folder.root, config)
+        record.write("running", identity=asdict(engine.identity), to_render=len(pending))
+        tracker = open_tracker(config.wandb, folder.root, f"{config.shard}-of-{config.num_shards}", asdict(config))
+        telemetry = Telemetry(len(pending), tracker)
+        state = "failed"
+        try:
+            with Writer(RowMaker(config, engine.identity), folder, journal) as writer:
+                RenderLoop(config, engine, watermarker, writer, telemetry, self.stop).run(pending)
+            state = "stopped" if self.stop() else "ended"
+        finally:
+            summary = telemetry.finish()
+            record.write(state, identity=asdict(engine.identity), in_use=engine.in_use(), summary=summary)
+        return summary
 
-def _use_rolled_back(engine: Engine, folder: RunFolder, snapshot: PlanSnapshot, config: GenerateConfig) -> None:
-    """Begin with the precision that an earlier process of this run went over to."""
-    if config.check.rollback_share < 1 and (safer := safest(read_rollbacks(folder, snapshot.params))):
-        log.info("an earlier run went over to precision %s, and so does this one", safer)
-        engine.use(safer)
-
-
-def _render(
-    pending: Sequence[Planned],
-    engine: Engine,
-    watermarker: Watermarker,
-    folder: RunFolder,
-    journal: Journal,
-    config: GenerateConfig,
-    stop: Stop,
-) -> dict[str, Any]:
-    """Render `pending` with progress, tracker and run record around it; returns the figures."""
-    record = RunRecord(folder.root, config)
-    record.write("running", identity=asdict(engine.identity), to_render=len(pending))
-    tracker = open_tracker(config.wandb, folder.root, f"{config.shard}-of-{config.num_shards}", asdict(config))
-    telemetry = Telemetry(len(pending), tracker)
-    state = "failed"
-    try:
-        with Writer(RowMaker(config, engine.identity), folder, journal) as writer:
-            RenderLoop(config, engine, watermarker, writer, telemetry, stop).run(pending)
-        state = "stopped" if stop() else "ended"
-    finally:
-        summary = telemetry.finish()
-        record.write(state, identity=asdict(engine.identity), in_use=engine.in_use(), summary=summary)
-    return summary
+    def _use_rolled_back(self) -> None:
+        """Start with the precision that an earlier process of this run rolled back to."""
+        rolled_back = self.config.check.rollback_share < 1 and read_rollbacks(self.folder, self.snapshot.params)
+        if precision := safest(rolled_back or []):
+            log.info("an earlier run went over to precision %s, and so does this one", precision)
+            self.engine.use(precision)

@@ -101,9 +101,8 @@ def test_the_walk_ends_when_all_is_good_and_counts_first_attempts_that_were_bad(
     def attempt(tasks, step):
         """The first is good at once, the second in FP32, the third with a new seed."""
         asked.append([task.planned.key for task in tasks])
-        good = {AS_CONFIGURED: "0", STEPS[1]: "1", STEPS[2]: "2"}
-        bad = [task for task in tasks if not (step == AS_CONFIGURED and task.planned.key == "0")]
-        bad = [task for task in bad if good.get(step) != task.planned.key]
+        good = next((str(number) for number, one in enumerate((AS_CONFIGURED, *STEPS[1:3])) if one == step), "")
+        bad = [task for task in tasks if task.planned.key != good]
         return [add_failure(task, request_of(task, step), "nan", "") for task in bad]
 
     assert walk(others, attempt, request_of, lambda: False) == (2, [])
