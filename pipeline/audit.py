@@ -28,7 +28,7 @@ from pipeline.store import RunFolder
 from pipeline.store.finished import DamagedRun, FinishedRun, open_run
 from pipeline.store.manifest import GROUP, merge, schema_of, tables
 from pipeline.store.plan_snapshot import PlanSnapshot
-from pipeline.store.reuse import find_reusable
+from pipeline.store.reuse import find_held, find_reusable
 from pipeline.store.schema import Row, choose_schema
 from pipeline.store.wav import HEADER_BYTES, to_float
 
@@ -162,8 +162,8 @@ def _missing(run: FinishedRun) -> Iterator[Finding]:
 
 def _why(item: Planned, run: FinishedRun) -> str:
     entry = run.index.get(item.utterance.id)
-    if find_reusable([item], run.index, run.folder):
-        return f"is there under another id, {run.index.spoken[item.key].id}, and not taken over yet"
+    if find_reusable([item], run.index, run.folder) and (other := run.index.spoken[item.key].id) != item.utterance.id:
+        return f"is there under another id, {other}, and not taken over yet"
     if entry is None:
         return "is not rendered yet"
     if entry.status == "replaced":
@@ -209,14 +209,22 @@ def _strangers(run: FinishedRun) -> Iterator[Finding]:
     folder, index = run.folder, run.index
     known = {folder.root / index[item.utterance.id].file_name for item in run.by_status["ok"]}
     journaled = {folder.root / entry.file_name for entry in index.values() if entry.file_name}
+    waiting = {folder.root / entry.file_name for _, entry in find_reusable(run.snapshot.planned, index, folder)}
     for path in sorted(path for path in (folder.root / "wavs").rglob("*") if path.is_file() and path not in known):
+        if path in waiting:  # it stays: the next run needs it
+            yield Finding(str(path.relative_to(folder.root)), "waits to be taken over: run jobs.generate again")
+            continue
         why = "is of an earlier edition or other options" if path in journaled else "has no row in any journal"
         yield Finding(str(path.relative_to(folder.root)), why, path)
     for path in folder.leftovers():
         if path.parent.parent != folder.root / "wavs":
             yield Finding(str(path.relative_to(folder.root)), "was never finished", path)
-    if folder.reuse.exists():  # its files stay: the next run needs them
+    planned = {item.key for item in run.snapshot.planned}
+    held = find_held(folder)
+    if held.keys() & planned:  # it stays, too
         yield Finding(folder.reuse.name, "holds speech that was being taken over: run jobs.generate again")
+    for key in sorted(held.keys() - planned):
+        yield Finding(f"{folder.reuse.name}/{held[key].name}", "is of an earlier edition or other options", held[key])
 
 
 def _sample(count: int, share: str) -> set[int]:
@@ -247,7 +255,7 @@ def _wrong(path: Path, row: Row, detect: Detector | None) -> str:
         return f"is no WAV ({error})"
     if form != (1, 16, row["sample_rate"], row["num_samples"]):
         return "has {} channel(s) of {} bits at {} Hz and {} samples, not what its row says".format(*form)
-    if row["duration"] != row["num_samples"] / row["sample_rate"]:
+    if row["duration"] not in (None, row["num_samples"] / row["sample_rate"]):
         return f"lasts {row['num_samples'] / row['sample_rate']} s, not the {row['duration']} s of its row"
     if hashlib.sha256(data).hexdigest() != row["audio_sha256"]:
         return "is not what was written: its hash differs"

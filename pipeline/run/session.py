@@ -5,7 +5,7 @@ Knows nothing of how speech is made, checked or retried.
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -119,10 +119,11 @@ class Session:
         index, planned, folder = read_index(self.folder), len(self.snapshot.planned), self.folder
         with closing(self._open_journal(index)) as journal:
             self._drop_changed(index)
+            vouched = {entry.id for entry in index.values() if entry.status == "ok"}
             pending = self._find_missing(index)
             log.info("%d utterances, %d to render, into %s", len(self.chosen), len(pending), folder.root)
             with self.stop.deferred():
-                summary = self._render(pending, journal) if pending else {}
+                summary = self._render(pending, journal, vouched) if pending else {}
                 ok, _ = merge(folder, self.snapshot)
         log.info("%d of the book's %d utterances are in %s", ok, planned, folder.manifest)
         return Outcome(folder, planned, ok, summary.get("failed", 0), summary)
@@ -143,7 +144,7 @@ class Session:
             log.warning("%s is not what was written; it will be rendered again", path)
             del index[entry.id]
 
-    def _render(self, pending: Sequence[Planned], journal: Journal) -> dict[str, Any]:
+    def _render(self, pending: Sequence[Planned], journal: Journal, vouched: Set[str]) -> dict[str, Any]:
         """Render `pending` with progress, tracker and run record around it; returns the figures."""
         config, engine, folder = self.config, self.engine, self.folder
         watermarker = self._prepare_engine()
@@ -154,7 +155,7 @@ class Session:
         telemetry = Telemetry(len(pending), tracker)
         state = "failed"
         try:
-            with Writer(RowMaker(config, engine.identity), folder, journal) as writer:
+            with Writer(RowMaker(config, engine.identity), folder, journal, vouched) as writer:
                 RenderLoop(config, engine, watermarker, writer, telemetry, self.stop).run(pending)
             state = "stopped" if self.stop() else "ended"
         finally:

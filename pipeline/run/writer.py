@@ -4,6 +4,7 @@ Order: the WAV is made durable, then its row is appended. Knows nothing of engin
 """
 
 from collections import deque
+from collections.abc import Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
@@ -25,7 +26,9 @@ QUEUE_S = 600.0  # seconds of audio that may wait to be written: 0.1 GB
 class Writer:
     """Used as a context, which ends when all that was given is written. Only one thread calls it."""
 
-    def __init__(self, rows: RowMaker, folder: RunFolder, journal: Journal) -> None:
+    def __init__(self, rows: RowMaker, folder: RunFolder, journal: Journal, vouched: Set[str] = frozenset()) -> None:
+        """`vouched`: ids whose last row says ok, whether their WAV is there or not."""
+        self._vouched = vouched
         self._rows, self._folder, self._journal = rows, folder, journal
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="writer")
         self._queue: deque[tuple[float, Future[Row]]] = deque()  # seconds of audio, and the row to be; oldest first
@@ -71,9 +74,9 @@ class Writer:
         return rows
 
     def _keep(self, kept: Kept) -> Row:
-        path = self._folder.wav(kept.task.planned.utterance)
-        if path.exists():  # another key's
-            self._append(replaced_row(kept.task.planned.utterance.id))
+        id, path = kept.task.planned.utterance.id, self._folder.wav(kept.task.planned.utterance)
+        if path.exists() or id in self._vouched:  # another key's WAV, or a row that would vouch for this one
+            self._append(replaced_row(id))
         with self._folder.writing():
             sha256 = write_wav(path, kept.pcm, SAMPLE_RATE)
         return self._append(self._rows.make_ok(kept, path.relative_to(self._folder.root).as_posix(), sha256))

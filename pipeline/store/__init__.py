@@ -50,6 +50,8 @@ class RunFolder:
 
     def create(self) -> None:
         """Make the folder, or say in one line why it cannot be."""
+        if self.reuse.is_symlink() or (self.reuse.exists() and not self.reuse.is_dir()):
+            raise UserError(f"out={self.root}: {self.reuse} is in the way; move it, or choose another out=")
         try:
             for name in ("wavs", "journal", "runs"):
                 make_folder(self.root / name)

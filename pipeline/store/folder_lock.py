@@ -23,8 +23,8 @@ def lock_shared(folder: RunFolder, digest: str, cut: Mapping[str, Any], prepare:
             if _try_exclusive(lock):
                 for path in folder.leftovers():
                     path.unlink()
+                lock.truncate(0)  # first: if this process dies, the next one prepares
                 prepare()
-                lock.truncate(0)
                 lock.write("\n".join(wanted))
                 lock.flush()
             fcntl.flock(lock, fcntl.LOCK_SH)
@@ -44,12 +44,15 @@ def lock_shared(folder: RunFolder, digest: str, cut: Mapping[str, Any], prepare:
 def lock_exclusive(folder: RunFolder) -> Iterator[None]:
     """Keep every other process out of the folder; `UserError` while one is in."""
     try:
-        with open(folder.lock) as lock:
-            if not _try_exclusive(lock):
-                raise UserError(f"run={folder.root} is in use: a job is rendering into it; wait for it")
-            yield
+        lock = open(folder.lock)
     except FileNotFoundError as error:
         raise UserError(f"run={folder.root}: no run in it; give the folder that jobs.generate wrote") from error
+    except OSError as error:
+        raise UserError(f"run={folder.root}: cannot be read ({error.strerror}); check the path") from error
+    with lock:
+        if not _try_exclusive(lock):
+            raise UserError(f"run={folder.root} is in use: a job is rendering into it; wait for it")
+        yield
 
 
 def _try_exclusive(lock: IO[str]) -> bool:

@@ -11,12 +11,12 @@ from pathlib import Path
 from pipeline.store import RunFolder
 from pipeline.store.journal import Place, read_rows
 from pipeline.store.rollback import ROLLBACK
-from pipeline.store.schema import BOOKKEEPING, NAMES, Row
+from pipeline.store.schema import BOOKKEEPING, NAMES, Row, find_fault
 from pipeline.store.wav import HEADER_BYTES
 
 log = logging.getLogger(__name__)
 
-NEEDED = {"id", "key", "status"}
+NEEDED = ("id", "key", "status")
 AUDIO = ("file_name", "num_samples", "audio_sha256")
 
 
@@ -50,12 +50,13 @@ def read_index(folder: RunFolder) -> Index:
     index = Index()
     known = BOOKKEEPING.union(NAMES)
     for place, row in read_rows(folder.root / "journal"):
-        if not row.keys() >= NEEDED:
-            log.warning("%s: a row without id, key or status is passed over", place.journal)
+        if row.get("status") == ROLLBACK:  # of no utterance
             continue
-        if row["status"] == ROLLBACK:  # of no utterance
+        fault = find_fault(row) or next((name for name in NEEDED if row.get(name) is None), "")
+        if fault or not isinstance(row.get("generation", 0), int):
+            log.warning("%s: a row with a wrong %s is passed over", place.journal, fault or "generation")
             continue
-        audio = {name: row[name] for name in AUDIO if name in row} if row["status"] == "ok" else {}
+        audio = {name: row[name] for name in AUDIO if row.get(name) is not None} if row["status"] == "ok" else {}
         entry = Entry(row["id"], row["key"], row["status"], row.get("generation", 0), place, **audio)
         _keep_newest(index, entry.id, entry)
         if entry.status == "ok":

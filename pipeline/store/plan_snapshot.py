@@ -62,11 +62,13 @@ def read_snapshot(folder: RunFolder) -> PlanSnapshot | None:
         if hashlib.sha256(data).hexdigest() != facts.pop("text_sha256"):
             raise ValueError(f"{folder.book.name} is of another edition")
         facts["unspoken"] = tuple(Unspoken(**_known(Unspoken, span)) for span in facts["unspoken"])
+        if not isinstance(facts["params"], dict):
+            raise ValueError("its params are no object")
         planned = [_planned(row) for row in table.to_pylist()]
         return PlanSnapshot(text=data.decode(), planned=planned, **_known(PlanSnapshot, facts))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
         log.warning("%s cannot be read: %s", folder.plan, error)
         return None
 

@@ -6,9 +6,11 @@ any moment leaves each of them under one name or the other, and the next run goe
 """
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from pipeline.store.index import Entry, Index, has_length, is_done, replaced_row
 from pipeline.store.journal import Journal, read_row
 from pipeline.store.schema import Row, complete_row
 
+HELD = re.compile(r"[0-9a-f]{32}\.wav")
 THREADS = 4  # they wait for the disk, and their rows share an fsync
 
 
@@ -35,17 +38,24 @@ def take_over(planned: Sequence[Planned], index: Index, folder: RunFolder, journ
     Only for a process that is alone in the folder.
     """
     found = find_reusable(planned, index, folder)
-    if not found and not folder.reuse.exists():
+    if not found and not find_held(folder):
         return 0
     make_folder(folder.reuse)
     with ThreadPoolExecutor(THREADS, thread_name_prefix="reuse") as pool:
         held = list(pool.map(lambda one: _hold(one[1], folder), found))
         fsync_folder(folder.reuse)
         taken = [one for one, is_held in zip(found, held, strict=True) if is_held]
-        list(pool.map(lambda one: _place(*one, folder, journal), taken))
-    _remove_old_names(planned, index, folder)
-    shutil.rmtree(folder.reuse)  # all that is wanted of it has a row now
+        list(pool.map(lambda one: _place(*one, index, folder, journal), taken))
+        list(pool.map(lambda entry: _remove_old_name(entry, folder, journal), _find_old(planned, index, folder)))
+    _clear(planned, folder)
     return len(taken)
+
+
+def find_held(folder: RunFolder) -> dict[str, Path]:
+    """The WAVs in `reuse/` by their key; whatever else is there is not ours."""
+    if not folder.reuse.is_dir():
+        return {}
+    return {path.stem: path for path in folder.reuse.iterdir() if HELD.fullmatch(path.name)}
 
 
 def _held(key: str, folder: RunFolder) -> Path:
@@ -54,19 +64,20 @@ def _held(key: str, folder: RunFolder) -> Path:
 
 def _source(entry: Entry, folder: RunFolder) -> Path | None:
     """Where a key's WAV may be: held by a take-over that was killed, or in its place."""
-    places = (_held(entry.key, folder), folder.root / entry.file_name)
-    return next((path for path in places if has_length(path, entry)), None)
+    return next((path for path in _places(entry, folder) if has_length(path, entry)), None)
+
+
+def _places(entry: Entry, folder: RunFolder) -> tuple[Path, Path]:
+    return _held(entry.key, folder), folder.root / entry.file_name
 
 
 def _hold(entry: Entry, folder: RunFolder) -> bool:
     """Have the WAV in `reuse/`; False if it is not, byte for byte, what was written."""
+    source = next((path for path in _places(entry, folder) if sha256_of(path) == entry.audio_sha256), None)
     held = _held(entry.key, folder)
-    source = _source(entry, folder)
-    if source is None or sha256_of(source) != entry.audio_sha256:
-        return False
-    if source != held:
+    if source and source != held:
         _link(source, held)
-    return True
+    return source is not None
 
 
 def _link(source: Path, target: Path) -> None:
@@ -81,9 +92,9 @@ def _link(source: Path, target: Path) -> None:
         write_durably(target, lambda path: shutil.copyfile(source, path))
 
 
-def _place(item: Planned, entry: Entry, folder: RunFolder, journal: Journal) -> None:
-    path = folder.wav(item.utterance)
-    if path.exists():  # another key's, perhaps
+def _place(item: Planned, entry: Entry, index: Index, folder: RunFolder, journal: Journal) -> None:
+    path, last = folder.wav(item.utterance), index.get(item.utterance.id)
+    if path.exists() or (last and last.status == "ok"):  # another key's WAV, or a row that would vouch for this one
         journal.append(replaced_row(item.utterance.id))
     make_folder(path.parent)
     _link(_held(item.key, folder), path)
@@ -91,14 +102,29 @@ def _place(item: Planned, entry: Entry, folder: RunFolder, journal: Journal) -> 
     journal.append(_taken_row(item, entry, folder))
 
 
-def _remove_old_names(planned: Sequence[Planned], index: Index, folder: RunFolder) -> None:
-    """Delete WAVs of ids that left the plan, once their speech is durable under a new id."""
+def _find_old(planned: Sequence[Planned], index: Index, folder: RunFolder) -> list[Entry]:
+    """Entries of ids that left the plan, whose speech is durable under a new id."""
     ids, keys = {item.utterance.id for item in planned}, {item.key for item in planned}
-    for entry in index.values():
-        path = folder.root / entry.file_name
-        is_old = entry.id not in ids and entry.key in keys and _held(entry.key, folder).exists()
-        if is_old and sha256_of(path) == entry.audio_sha256:
+    held = find_held(folder)
+    old = [entry for entry in index.values() if entry.id not in ids and entry.key in keys and entry.key in held]
+    return [entry for entry in old if sha256_of(held[entry.key]) == entry.audio_sha256]
+
+
+def _remove_old_name(entry: Entry, folder: RunFolder, journal: Journal) -> None:
+    path = folder.root / entry.file_name
+    if sha256_of(path) == entry.audio_sha256:
+        journal.append(replaced_row(entry.id))
+        path.unlink()
+
+
+def _clear(planned: Sequence[Planned], folder: RunFolder) -> None:
+    """Empty `reuse/` of what has a row now. Speech of another plan stays there until an audit moves it aside."""
+    keys = {item.key for item in planned}
+    for key, path in find_held(folder).items():
+        if key in keys:
             path.unlink()
+    with suppress(OSError):  # not empty
+        folder.reuse.rmdir()
 
 
 def _taken_row(item: Planned, entry: Entry, folder: RunFolder) -> Row:

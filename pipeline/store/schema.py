@@ -48,7 +48,7 @@ COLUMNS = (
     Column("language", "string", "ISO 639-1 code", "en"),
     Column("duration", "float64", "seconds"),
     Column("num_samples", "int64", "samples"),
-    Column("sample_rate", "int32", "Hz"),
+    Column("sample_rate", "int32", "Hz", 24_000),
     Column("audio_sha256", "string", "hash of the WAV file's bytes"),
     Column("seed", "int64", "seed of the attempt that was kept"),
     Column(
@@ -97,6 +97,27 @@ def complete_row(line: Mapping[str, Any]) -> Row:
     return row | {name: line[name] for name in line if name not in row and name not in BOOKKEEPING}
 
 
+def find_fault(line: Mapping[str, Any]) -> str:
+    """The first column of a journal line whose value is not of the column's type; empty: there is none."""
+    for column in COLUMNS:
+        value = line.get(column.name)
+        if value is not None and not _fits(value, column.type):
+            return column.name
+    return ""
+
+
+def _fits(value: Any, type: str) -> bool:
+    if type.startswith("int"):
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2 ** (int(type[3:]) - 1)
+    if type == "timestamp":
+        try:
+            return bool(datetime.fromisoformat(value))
+        except (TypeError, ValueError):
+            return False
+    kinds = {"string": str, "bool": bool, "float32": int | float, "float64": int | float}
+    return isinstance(value, kinds.get(type, list | tuple))
+
+
 def arrow_schema(rows: Iterable[Row] = ()) -> "pa.Schema":
     """The tables' schema, with its version in the metadata; `rows` add the columns that today's code does not know."""
     import pyarrow as pa
@@ -129,6 +150,8 @@ def _widest(before: "pa.DataType | None", value: Any) -> "pa.DataType":
 
     kinds = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string(), type(None): pa.null()}
     found = kinds.get(type(value), pa.string())
+    if isinstance(value, int) and abs(value) >= 2**63:
+        found = pa.string()
     if before is None or before == found or pa.types.is_null(before):
         return found
     if pa.types.is_null(found):

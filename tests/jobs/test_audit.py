@@ -200,6 +200,12 @@ def test_an_unmarked_run_passes_because_it_asked_for_that(draft, job):
     assert ended.code == 0 and "watermarks looked for: 0" in ended.out
 
 
+@pytest.mark.parametrize("path", ["story.txt", "x" * 300, "/dev/null"])
+def test_what_is_no_folder_is_one_line_and_exit_2(job, story, path):
+    ended = job("audit", f"run={path}", "watermark=none")
+    assert ended.code == 2 and ended.err.count("\n") == 1 and f"run={path}" in ended.err
+
+
 def test_a_folder_without_a_run_is_one_line_and_exit_2(job, tmp_path):
     ended = job("audit", f"run={tmp_path}")
     assert ended.code == 2 and ended.err.count("\n") == 1 and "no run in it" in ended.err

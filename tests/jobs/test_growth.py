@@ -85,12 +85,14 @@ def test_a_column_that_nobody_knows_is_kept_in_journal_manifest_and_a_take_over(
     assert new["wer"] is None and new["ears"] is None
 
 
-@pytest.mark.parametrize("name", ["chars_per_second", "language", "attempts", "watermark_score", "params"])
+@pytest.mark.parametrize(
+    "name", ["chars_per_second", "language", "attempts", "watermark_score", "params", "duration", "sample_rate"]
+)
 def test_a_column_that_a_folder_lacks_has_its_default(old, draft, job, name):
     (OUT / "metadata.parquet").unlink()
     change_lines(lambda row: {column: value for column, value in row.items() if column != name})
     assert draft().code == 0
-    default = {"language": "en", "attempts": [], "params": ""}.get(name)
+    default = {"language": "en", "attempts": [], "params": "", "sample_rate": 24_000}.get(name)
     for row in assert_resumes_and_audits(draft, job):
         assert row[name] == default
 
@@ -99,6 +101,25 @@ def test_a_row_without_what_its_wav_is_known_by_is_rendered_again(old, draft, jo
     change_lines(lambda row: {column: value for column, value in row.items() if column != "num_samples"})
     ended = draft()
     assert ended.code == 0 and "5 to render" in ended.out and job("audit", f"run={OUT}").code == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [dict(num_samples="odd"), dict(duration="odd"), dict(created_at="odd"), dict(key={}), dict(id=[1]), dict(text={})]
+    + [dict(generation="x"), dict(chapter=2**70), dict(status=None), dict(synthetic=1), dict(speech_tokens="x")],
+)
+def test_a_row_with_a_value_of_a_wrong_type_is_passed_over_and_rendered_again(old, draft, job, wrong):
+    lines = JOURNAL.read_bytes().splitlines(keepends=True)
+    JOURNAL.write_bytes(b"".join([*lines[:-1], encode(decode(lines[-1]) | wrong)]))
+    audited = job("audit", f"run={OUT}", "watermark=none")
+    assert audited.code == 1 and "Traceback" not in audited.err
+    ended = draft()
+    assert ended.code == 0 and "1 to render" in ended.out and "is passed over" in ended.out
+
+
+def test_an_unknown_column_may_hold_any_number(old, draft, job):
+    change_lines(lambda row: row | {"big": 2**70})
+    assert {row["big"] for row in assert_resumes_and_audits(draft, job)} == {str(2**70)}
 
 
 def test_a_manifest_of_an_earlier_version_that_was_changed_is_found_out(old, job):

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.store import RunFolder
 from pipeline.store.folder_lock import lock_shared
+from pipeline.store.index import read_index
 from pipeline.store.journal import Journal
 from pipeline.store.plan_snapshot import read_snapshot
 
@@ -92,6 +93,23 @@ def test_a_kill_between_a_wav_and_its_row_leaves_no_row_that_vouches_for_it(draf
         assert draft("engine.rate_wpm=250").code == 9
     assert wav_bytes() != first
     assert draft().code == 0 and wav_bytes() == first and hashes_hold()
+
+
+def test_no_row_vouches_for_a_lost_wav_while_another_takes_its_place(draft, monkeypatch):
+    draft()
+    lost = OUT / "wavs" / "001" / "story-001-00000.wav"
+    lost.unlink()
+    append = Journal.append
+
+    def killed(journal, row):
+        if row["status"] == "ok":
+            raise SystemExit(9)
+        append(journal, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", killed)
+        assert draft("engine.rate_wpm=250", "limit=1").code == 9
+    assert read_index(RunFolder(OUT))[lost.stem].status == "replaced"
 
 
 def test_offsets_and_pauses_follow_an_edit_that_renders_nothing_there(draft, story):

@@ -15,7 +15,7 @@ from pipeline.store.journal import decode
 
 from ..conftest import STORY, UNMARKED, rows_of
 from .test_faults import lose_what_was_not_synced, start
-from .test_generate import OUT, wav_bytes, written
+from .test_generate import OUT, wav_bytes
 
 NOVEL = "\n\n".join(
     [
@@ -242,5 +242,51 @@ def test_every_taken_row_is_a_row_of_its_own(speak):
     lines = [decode(line) for line in journal.read_bytes().splitlines(keepends=True)][before:]
     taken = [row for row in lines if row["status"] == "ok"]
     assert taken and all(row["taken_from"] and row["generation"] == 2 for row in taken)
-    assert {row["id"] for row in lines if row["status"] == "replaced"} <= {row["id"] for row in taken}
-    assert written()
+    replaced = {row["id"] for row in lines if row["status"] == "replaced"}
+    gone = {row["taken_from"] for row in taken} - rows().keys()
+    assert gone and replaced <= {row["id"] for row in taken} | gone  # no row vouches for a name that is gone
+
+
+def test_what_stands_in_a_folder_of_that_name_and_is_not_ours_stays(speak, job):
+    (OUT / "reuse").mkdir(parents=True)
+    (OUT / "reuse" / "thesis.txt").write_text("mine")
+    assert speak(NOVEL).code == 0 and "0 to render" in speak(MENDED).out
+    assert [path.name for path in (OUT / "reuse").iterdir()] == ["thesis.txt"]
+    assert job("audit", f"run={OUT}").code == 0
+
+
+def test_a_file_in_the_way_of_the_folder_is_one_line_and_exit_2(speak):
+    OUT.mkdir(parents=True)
+    (OUT / "reuse").write_text("mine")
+    ended = speak(NOVEL)
+    assert ended.code == 2 and ended.err.count("\n") == 1 and "is in the way" in ended.err
+    assert [path.name for path in OUT.iterdir()] == ["reuse"]
+
+
+def test_an_audit_moves_nothing_aside_that_waits_to_be_taken_over(speak, job, monkeypatch):
+    def killed(*_):
+        raise SystemExit(9)
+
+    speak(NOVEL)
+    with monkeypatch.context() as patch:
+        patch.setattr(reuse, "_hold", killed)
+        assert speak(MENDED).code == 9
+    ended = job("audit", f"run={OUT}", "fix=true")
+    assert "waits to be taken over" in ended.out and not list(OUT.glob("aside/*/wavs/*/*.wav"))
+    assert "0 to render" in speak(MENDED).out
+    assert_whole(job)
+
+
+def test_speech_that_a_killed_take_over_held_for_another_plan_is_kept_until_an_audit(speak, job, monkeypatch):
+    def killed(*_):
+        raise SystemExit(9)
+
+    speak(NOVEL)
+    with monkeypatch.context() as patch:
+        patch.setattr(reuse, "_taken_row", killed)
+        assert speak(MENDED).code == 9
+    held = {path.name for path in (OUT / "reuse").iterdir()}
+    assert speak(MENDED, "engine.rate_wpm=200", "limit=1").code == 0
+    assert {path.name for path in (OUT / "reuse").iterdir()} == held
+    assert "1 to render" in speak(MENDED).out  # what the slip has overwritten, or less
+    assert_whole(job)
