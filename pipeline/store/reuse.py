@@ -46,7 +46,7 @@ def take_over(planned: Sequence[Planned], index: Index, folder: RunFolder, journ
         fsync_folder(folder.reuse)
         taken = [one for one, is_held in zip(found, held, strict=True) if is_held]
         list(pool.map(lambda one: _place(*one, index, folder, journal), taken))
-        list(pool.map(lambda entry: _remove_old_name(entry, folder, journal), _find_old(planned, index, folder)))
+        list(pool.map(lambda entry: _remove_old_name(entry, folder), _find_old(planned, index, folder)))
     _clear(planned, folder)
     return len(taken)
 
@@ -110,10 +110,10 @@ def _find_old(planned: Sequence[Planned], index: Index, folder: RunFolder) -> li
     return [entry for entry in old if sha256_of(held[entry.key]) == entry.audio_sha256]
 
 
-def _remove_old_name(entry: Entry, folder: RunFolder, journal: Journal) -> None:
+def _remove_old_name(entry: Entry, folder: RunFolder) -> None:
+    """The old id's last row stays ok. Whoever writes a WAV under that id again says first that it is replaced."""
     path = folder.root / entry.file_name
     if sha256_of(path) == entry.audio_sha256:
-        journal.append(replaced_row(entry.id))
         path.unlink()
 
 

@@ -278,9 +278,9 @@ def test_the_stand_in_sounds_like_something(engine, ask):
 
 @pytest.mark.long
 def test_the_stand_ins_sampling_is_peaked_and_its_voice_about_200_hz(engine, ask, monkeypatch, changed_logits):
-    logits, pitch, f0 = [], [], vocoder.f0
+    logits, pitch, f0 = [], [], vocoder.predict_f0
     changed_logits(lambda decoder, guided: logits.append(guided[0].clone()))
-    monkeypatch.setattr(vocoder, "f0", lambda *args: pitch.append(f0(*args)) or pitch[-1])
+    monkeypatch.setattr(vocoder, "predict_f0", lambda *args: pitch.append(f0(*args)) or pitch[-1])
     speak(engine, ask(tokens=100))
     guided = torch.stack(logits[1:]) / 0.8  # (100, 8194)
     assert 0.2 < guided.softmax(-1).amax(-1).median() < 0.9

@@ -4,7 +4,7 @@ A moment is a file opened, renamed or removed, an fsync about to begin or just d
 just given, a row about to be appended or just durable. Threads reach theirs in any order, so a moment is known by its
 name and by how often that came before. Called with: the signal's number (0: only list the moments), the moment's name,
 its occurrence from 0, a file for the list, the job, its options. A moment that does not come again (rows share
-an fsync with others than before) is that of the process's end.
+an fsync with others than before) is that of the process's end. If it came, the file has its name.
 """
 
 import os
@@ -16,16 +16,21 @@ EVENTS = {"open": 0, "os.rename": 1, "os.remove": 0, "os.truncate": 0, "os.mkdir
 
 
 class Moments:
-    def __init__(self, signum: int, name: str, occurrence: int) -> None:
-        self.signum, self.wanted, self.names = signum, (name, occurrence), []
+    def __init__(self, signum: int, name: str, occurrence: int, listing: str) -> None:
+        self.signum, self.wanted, self.names, self.listing = signum, (name, occurrence), [], listing
         self.home, self._lock = os.getcwd(), threading.Lock()
 
     def __call__(self, name: str) -> None:
         with self._lock:
             came = (name, self.names.count(name))
             self.names.append(name)
-        if came == self.wanted:
+        if came == self.wanted and self.signum:
+            self.write([name])
             self.end()
+
+    def write(self, names: list[str]) -> None:
+        with open(self.listing, "w") as file:
+            file.write("\n".join(names))
 
     def end(self) -> None:
         if self.signum:
@@ -58,7 +63,7 @@ def main() -> None:
     import pipeline.run.loop
     import pipeline.store.journal
 
-    moments = Moments(signum, name, occurrence)
+    moments = Moments(signum, name, occurrence, listing)
     os.fsync = around(moments, os.fsync, lambda fd: "fsync " + os.path.relpath(os.readlink(f"/proc/self/fd/{fd}")))
     judge = around(moments, pipeline.run.loop.judge, lambda speech, *_: f"verdict {speech.request.utterance.id}")
     pipeline.run.loop.judge = judge
@@ -69,8 +74,7 @@ def main() -> None:
         runpy.run_module(f"jobs.{job}", run_name="__main__")
     finally:
         if signum == 0:
-            with open(listing, "w") as file:
-                file.write("\n".join(moments.names))
+            moments.write(moments.names)
         moments.end()
 
 
