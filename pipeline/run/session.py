@@ -5,6 +5,7 @@ Knows nothing of how speech is made, checked or retried.
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence, Set
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -24,7 +25,7 @@ from pipeline.run.stop import Stop
 from pipeline.run.writer import Writer
 from pipeline.store import RunFolder
 from pipeline.store.folder_lock import lock_shared
-from pipeline.store.index import Index, changed_on_disk, is_done, read_index
+from pipeline.store.index import CUT, Index, changed_on_disk, is_done, read_index
 from pipeline.store.journal import Journal
 from pipeline.store.manifest import merge
 from pipeline.store.plan_snapshot import PlanSnapshot, write_snapshot
@@ -118,6 +119,7 @@ class Session:
     def _render_missing(self) -> Outcome:
         index, planned, folder = read_index(self.folder), len(self.snapshot.planned), self.folder
         with closing(self._open_journal(index)) as journal:
+            _tell_lost_rows(index, self.chosen)
             self._drop_changed(index)
             vouched = {entry.id for entry in index.values() if entry.status == "ok"}
             pending = self._find_missing(index)
@@ -169,3 +171,10 @@ class Session:
         if precision := safest(rolled_back or []):
             log.info("an earlier run went over to precision %s, and so does this one", precision)
             self.engine.use(precision)
+
+
+def _tell_lost_rows(index: Index, chosen: Sequence[Planned]) -> None:
+    """What lines of the journals cost that cannot be read; a last one may be being written by another shard."""
+    counts = Counter((line.journal, line.why) for line in index.lost_rows(chosen) if line.why != CUT)
+    for (journal, why), count in counts.items():
+        log.warning("%s: %d line(s) %s passed over; what they told of is rendered again", journal, count, why)
