@@ -152,7 +152,8 @@ class Session:
         watermarker = self._prepare_engine()
         self._use_rolled_back()
         record = RunRecord(folder.root, config)
-        record.write("running", identity=asdict(engine.identity), to_render=len(pending))
+        facts = dict(identity=asdict(engine.identity), plan=self.snapshot.digest)
+        record.write("running", to_render=len(pending), **facts)
         tracker = open_tracker(config.wandb, folder.root, f"{config.shard}-of-{config.num_shards}", asdict(config))
         telemetry = Telemetry(len(pending), tracker)
         state = "failed"
@@ -162,7 +163,7 @@ class Session:
             state = "stopped" if self.stop() else "ended"
         finally:
             summary = telemetry.finish()
-            record.write(state, identity=asdict(engine.identity), in_use=engine.in_use(), summary=summary)
+            record.write(state, in_use=engine.in_use(), summary=summary, **facts)
         return summary
 
     def _use_rolled_back(self) -> None:

@@ -48,6 +48,10 @@ class RunFolder:
     def lock(self) -> Path:
         return self.root / "journal" / "run.lock"
 
+    def has_run(self) -> bool:
+        """Whether a run was rendered into the folder: a plan or journals are there."""
+        return os.path.isfile(self.plan) or os.path.isdir(self.root / "journal")  # unlike Path's, never an error
+
     def create(self) -> None:
         """Make the folder, or say in one line why it cannot be."""
         if self.reuse.is_symlink() or (self.reuse.exists() and not self.reuse.is_dir()):

@@ -41,6 +41,15 @@ class PlanSnapshot:
         return hashlib.sha256(repr(facts).encode(errors="surrogatepass")).hexdigest()
 
 
+class BrokenSnapshot(Exception):
+    """A file of the snapshot is not there, or not as it was written."""
+
+    def __init__(self, path: Path, why: Exception) -> None:
+        self.path = path
+        self.why = "there is none" if isinstance(why, FileNotFoundError) else (str(why).splitlines() or [repr(why)])[0]
+        super().__init__(f"{path} cannot be read: {self.why}")
+
+
 def write_snapshot(folder: RunFolder, snapshot: PlanSnapshot) -> None:
     """Keep `snapshot` in place of the one before; `UserError` if that was of another book."""
     before = read_snapshot(folder)
@@ -52,25 +61,38 @@ def write_snapshot(folder: RunFolder, snapshot: PlanSnapshot) -> None:
 
 def read_snapshot(folder: RunFolder) -> PlanSnapshot | None:
     """The snapshot in `folder`; None if there is none, or not a whole one."""
+    try:
+        return load_snapshot(folder)
+    except BrokenSnapshot as error:
+        if error.path.exists():
+            log.warning("%s", error)
+        return None
+
+
+def load_snapshot(folder: RunFolder) -> PlanSnapshot:
+    """The snapshot in `folder`; `BrokenSnapshot` names the file that is not there, or not as it was written."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(folder.plan)
-        facts = json.loads(table.schema.metadata[b"edition"])
-        data = folder.book.read_bytes()
-        if hashlib.sha256(data).hexdigest() != facts.pop("text_sha256"):
-            raise ValueError(f"{folder.book.name} is of another edition")
+        facts, rows = json.loads(table.schema.metadata[b"edition"]), table.to_pylist()
+        if facts.pop("sha256", None) not in (None, _hash(facts, rows)):  # earlier versions did not write it
+            raise ValueError("it is not what was written")
+        text_sha256 = facts.pop("text_sha256")
         facts["unspoken"] = tuple(Unspoken(**_known(Unspoken, span)) for span in facts["unspoken"])
         if not isinstance(facts["params"], dict):
             raise ValueError("its params are no object")
-        planned = [_planned(row) for row in table.to_pylist()]
-        return PlanSnapshot(text=data.decode(), planned=planned, **_known(PlanSnapshot, facts))
-    except FileNotFoundError:
-        return None
+        planned = [_planned(row) for row in rows]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
-        log.warning("%s cannot be read: %s", folder.plan, error)
-        return None
+        raise BrokenSnapshot(folder.plan, error) from error
+    try:
+        data = folder.book.read_bytes()
+        if hashlib.sha256(data).hexdigest() != text_sha256:
+            raise ValueError("it is not the text that the plan is of")
+        return PlanSnapshot(text=data.decode(), planned=planned, **_known(PlanSnapshot, facts))
+    except (OSError, ValueError, TypeError) as error:
+        raise BrokenSnapshot(folder.book, error) from error
 
 
 def _refuse_another_book(folder: RunFolder, before: PlanSnapshot | None, snapshot: PlanSnapshot) -> None:
@@ -87,6 +109,8 @@ def _write_plan(path: Path, snapshot: PlanSnapshot) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    rows = [asdict(item.utterance) | dict(key=item.key, seed=item.seed, predicted_s=item.predicted_s)
+            for item in snapshot.planned]  # fmt: skip
     facts = dict(
         source=snapshot.source,
         text_sha256=hashlib.sha256(snapshot.text.encode()).hexdigest(),
@@ -94,10 +118,13 @@ def _write_plan(path: Path, snapshot: PlanSnapshot) -> None:
         speaker=snapshot.speaker,
         params=snapshot.params,
     )
-    rows = [asdict(item.utterance) | dict(key=item.key, seed=item.seed, predicted_s=item.predicted_s)
-            for item in snapshot.planned]  # fmt: skip
-    table = pa.Table.from_pylist(rows).replace_schema_metadata({"edition": json.dumps(facts)})
-    pq.write_table(table, path, compression="zstd")
+    table = pa.Table.from_pylist(rows)
+    facts["sha256"] = _hash(facts, table.to_pylist())
+    pq.write_table(table.replace_schema_metadata({"edition": json.dumps(facts)}), path, compression="zstd")
+
+
+def _hash(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _planned(row: dict[str, Any]) -> Planned:
