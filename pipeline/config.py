@@ -302,6 +302,7 @@ class AuditConfig(JobConfig):
         "WAVs in which the watermark is looked for; sample: one in 20, drawn anew",
         choices=("all", "sample", "none"),
     )
+    whole: bool = option(False, "true: what no run was asked for is missing, too, up to the whole book")
     max_failures: int = option(0, "more failed utterances than this are a fault", "utterances", 0)
 
 
