@@ -22,7 +22,7 @@ def check_journals(
     if not rowless:
         return []
     lines = run.index.lost_rows(rowless)
-    damages = {path: fault for path in sorted(set(needed)) if (fault := _fault(path))}
+    damages = {path: fault for path in sorted(set(needed)) if (fault := _fault(path, bool(unvouched)))}
     if unvouched and not lines and not damages:
         lines = run.index.passed_over  # whose ids cannot be trusted either
     for journal, said in _count(lines).items():
@@ -37,12 +37,13 @@ def check_journals(
     return findings
 
 
-def _fault(path: Path) -> str:
+def _fault(path: Path, was_written: bool) -> str:
+    """What is wrong with a journal's file. An empty one is as a job leaves it that ends before its first row."""
     if not os.path.lexists(path):
         return "is gone"
     if not path.is_file():
         return "is no file (fix=true moves it aside)"
-    return "" if path.stat().st_size else "is empty"
+    return "is empty" if was_written and not path.stat().st_size else ""
 
 
 def _count(lines: Iterable[PassedOver]) -> dict[Path, str]:

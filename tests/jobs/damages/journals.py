@@ -5,7 +5,22 @@ import shutil
 from pipeline.audit.finding import Kind
 from pipeline.store.journal import decode, encode
 
-from .damage import FIX, JOURNAL, OUT, change_line, change_row, cut, damage, flip, line_of, lines, put_folder, wavs
+from .damage import (
+    FAILED,
+    FIX,
+    JOURNAL,
+    METADATA,
+    OUT,
+    change_line,
+    change_row,
+    cut,
+    damage,
+    flip,
+    line_of,
+    lines,
+    put_folder,
+    wavs,
+)
 
 
 @damage(Kind.JOURNAL)
@@ -67,6 +82,16 @@ def a_journal_is_a_folder():
 def all_journals_and_locks_are_deleted():
     shutil.rmtree(OUT / "journal")
     return ["journal/0-of-1.jsonl is gone; "]
+
+
+@damage(Kind.MISSING)
+def a_job_was_killed_before_its_first_row():
+    ids = sorted(decode(line)["id"] for line in lines())
+    cut(JOURNAL, 0)
+    shutil.rmtree(OUT / "wavs")
+    METADATA.unlink()
+    FAILED.unlink()
+    return [f"{id} was never rendered" for id in ids]
 
 
 @damage(Kind.UNVOUCHED)
