@@ -37,9 +37,10 @@ def benchmark(config: BenchmarkConfig, stop: Stop) -> int:
         config = use_run(config, run.config)
     if config.engine.name != "chatterbox":
         raise UserError(f"engine={config.engine.name} has no stages to measure; engine=chatterbox has")
+    folder = RunFolder(Path(config.out))
+    folder.check()
     from pipeline.benchmark.measure import measure
 
-    folder = RunFolder(Path(config.out))
     with folder.writing():
         folder.root.mkdir(parents=True, exist_ok=True)
     figures = measure(config, run, read_policies(), stop)

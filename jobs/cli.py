@@ -14,7 +14,9 @@ from typing import Any, NoReturn
 import hydra
 from omegaconf import DictConfig
 
-from jobs.options import one_line, register, to_dataclass
+from jobs.answers import one_line
+from jobs.command_line import arrange_words
+from jobs.options import register, to_dataclass
 from pipeline.errors import DeviceLost, UserError, WorkError
 from pipeline.run.stop import Stop
 
@@ -52,6 +54,7 @@ def main(name: str, schema: type, job: Callable[[Any, Stop], int]) -> None:
     logging.raiseExceptions = False  # no traceback for a log line that cannot be written
     try:
         sys.stdout.reconfigure(errors="backslashreplace")  # for titles that the terminal cannot show
+        sys.argv[1:] = arrange_words(sys.argv[1:], schema)
         hydra.main(version_base="1.3", config_path="pkg://conf", config_name=name)(task)()
     except BrokenPipeError:  # `| head` has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,7 +62,7 @@ def main(name: str, schema: type, job: Callable[[Any, Stop], int]) -> None:
     except Exception as error:
         if started:
             raise  # a bug
-        codes.append(print_error(one_line(error), 2))
+        codes.append(print_error(one_line(error, schema), 2))
     sys.exit(max(codes, default=0))
 
 

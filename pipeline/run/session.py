@@ -83,6 +83,7 @@ class Session:
     stop: Stop
 
     def run(self) -> Outcome:
+        self.folder.check()
         if self._will_render():
             self._prepare_engine()  # device, weights and watermarker may be wrong, and nothing is written yet
         self.folder.create()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.options import choices
+from jobs.catalogue import choices
 from pipeline.clip import read_clip
 from pipeline.config import FP32, Precision
 from pipeline.device import dtypes

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from jobs.options import CONF
+from jobs.catalogue import CONF
 
 TINY = ("engine.checkpoint=stand-in-tiny",)
 
