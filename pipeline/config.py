@@ -257,6 +257,7 @@ class GenerateConfig(SpeechConfig):
     shard: int = option(0, "which part this process renders, from 0", "", 0)
     num_shards: int = option(1, "parts the work is cut into", "", 1, 100_000)
     max_failures: int = option(0, "more failed utterances than this end in exit 1", "utterances", 0)
+    replace: bool = option(True, "false: rather exit 2 than replace an utterance that is finished")
     dry_run: bool = option(False, "print the plan and render nothing")
 
 

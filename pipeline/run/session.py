@@ -6,7 +6,7 @@ Knows nothing of how speech is made, checked or retried.
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -28,7 +28,8 @@ from pipeline.store.folder_lock import lock_shared
 from pipeline.store.index import CUT, Index, changed_on_disk, is_done, read_index
 from pipeline.store.journal import Journal
 from pipeline.store.manifest import merge
-from pipeline.store.plan_snapshot import PlanSnapshot, write_snapshot
+from pipeline.store.plan_snapshot import PlanSnapshot, read_snapshot, refuse_another_book, write_snapshot
+from pipeline.store.replaced import describe_replaced, find_replaced
 from pipeline.store.reuse import find_reusable, take_over
 from pipeline.store.rollback import read_rollbacks
 from pipeline.telemetry.progress import Telemetry
@@ -84,21 +85,37 @@ class Session:
 
     def run(self) -> Outcome:
         self.folder.check()
-        if self._will_render():
+        index = self._read_index()
+        missing = self._find_missing(index)
+        moved = [item for item, _ in find_reusable(self.snapshot.planned, index, self.folder)]
+        replaced = self._find_replaced(index, {item.key: item for item in (*missing, *moved)}.values())
+        if {item.key for item in missing} - {item.key for item in moved}:  # by lengths of files; hashes come later
             self._prepare_engine()  # device, weights and watermarker may be wrong, and nothing is written yet
         self.folder.create()
+        if replaced:
+            log.info("replacing %s", replaced)
         cut = {name: getattr(self.config, name) for name in ("num_shards", "chapters", "limit")}
         with self.folder.writing(), lock_shared(self.folder, self.snapshot.digest, cut, self._prepare_folder):
             return self._render_missing()
 
-    def _will_render(self) -> bool:
-        """Whether anything is missing, by journals and lengths of files; hashes are compared later."""
+    def _read_index(self) -> Index:
         try:
-            index = read_index(self.folder)
+            return read_index(self.folder)
         except OSError as error:
             raise UserError(f"out={self.folder.root} cannot be read ({error}); choose another out=") from error
-        reusable = {item.key for item, _ in find_reusable(self.chosen, index, self.folder)}
-        return any(item.key not in reusable for item in self._find_missing(index))
+
+    def _find_replaced(self, index: Index, written: Iterable[Planned]) -> str:
+        """The finished utterances that make way for `written`, in words. `UserError` if they must not."""
+        replaced = find_replaced(written, index, self.snapshot, self.folder)
+        if not replaced:
+            return ""
+        refuse_another_book(self.folder, read_snapshot(self.folder), self.snapshot)  # this says more
+        told = describe_replaced(replaced)
+        if not self.config.replace:
+            raise UserError(
+                f"replace=false, but this run would replace {told}; say replace=true, or choose another out="
+            )
+        return told
 
     def _prepare_engine(self) -> Watermarker:
         """`UserError` for what is wrong with device, weights or watermarker. A second call returns the same."""

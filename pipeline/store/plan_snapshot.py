@@ -54,7 +54,8 @@ def write_snapshot(folder: RunFolder, snapshot: PlanSnapshot) -> None:
     """Keep `snapshot` in place of the one before; `UserError` if that was of another book."""
     before = read_snapshot(folder)
     if before is None or before.digest != snapshot.digest:
-        _refuse_another_book(folder, before, snapshot)
+        if moved := refuse_another_book(folder, before, snapshot):
+            log.info(moved)
         write_durably(folder.book, lambda temporary: temporary.write_bytes(snapshot.text.encode()))
         write_durably(folder.plan, lambda temporary: _write_plan(temporary, snapshot))
 
@@ -95,14 +96,24 @@ def load_snapshot(folder: RunFolder) -> PlanSnapshot:
         raise BrokenSnapshot(folder.book, error) from error
 
 
-def _refuse_another_book(folder: RunFolder, before: PlanSnapshot | None, snapshot: PlanSnapshot) -> None:
-    """Two books of the same name would overwrite each other; one book that was moved is still the same."""
+def refuse_another_book(folder: RunFolder, before: PlanSnapshot | None, snapshot: PlanSnapshot) -> str:
+    """What to say of a book that takes over another one's folder; empty: it is the same file.
+
+    `UserError` if less than half of its text stays: two books of the same name would overwrite each other.
+    """
     if before is None or before.source == snapshot.source:
-        return
+        return ""
     then, now = (Counter(item.utterance.spoken_text for item in one.planned) for one in (before, snapshot))
-    kept = (then & now).total()  # under whatever ids: an edit may have moved them
-    if kept * 2 < len(before.planned):
-        raise UserError(f"out={folder.root} holds the speech of {before.source}; choose another out=")
+    kept, total = (then & now).total(), len(before.planned)  # under whatever ids: an edit may have moved them
+    share = f"{kept} of {total} utterances ({kept / max(total, 1):.0%})"
+    if kept * 2 < total:
+        raise UserError(
+            f"out={folder.root} holds the speech of {before.source}, of which only {share} are in {snapshot.source}; "
+            "choose another out="
+        )
+    if before.text == snapshot.text:
+        return f"{before.source} has become {snapshot.source}, with the same text"
+    return f"{snapshot.source} takes the place of {before.source} in {folder.root}: {share} keep their text"
 
 
 def _write_plan(path: Path, snapshot: PlanSnapshot) -> None:
