@@ -35,7 +35,7 @@ from pipeline.store.rollback import read_rollbacks
 from pipeline.telemetry.progress import Telemetry
 from pipeline.telemetry.record import RunRecord
 from pipeline.telemetry.tracker import open_tracker
-from pipeline.text.reader import read_book
+from pipeline.text.reader import name_book, read_book
 from pipeline.text.segment import segment
 from pipeline.watermark import Watermarker, build_watermarker
 
@@ -68,8 +68,12 @@ def run_book(config: GenerateConfig, stop: Stop, engine: Engine | None = None) -
     chosen = choose(planned, config.chapters, config.limit, config.shard, config.num_shards)
     source = os.path.abspath(config.book)
     snapshot = PlanSnapshot(source, book.text, book.unspoken, planned, engine.identity.speaker, params)
-    folder = RunFolder(Path(config.out or Path("outputs") / book.name))
-    return Session(config, folder, snapshot, chosen, engine, stop).run()
+    return Session(config, find_folder(config), snapshot, chosen, engine, stop).run()
+
+
+def find_folder(config: GenerateConfig) -> RunFolder:
+    """Where a job renders to."""
+    return RunFolder(Path(config.out or Path("outputs") / name_book(config.book)))
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,10 @@ class Session:
         self.folder.check()
         index = self._read_index()
         missing = self._find_missing(index)
-        moved = [item for item, _ in find_reusable(self.snapshot.planned, index, self.folder)]
+        reusable = find_reusable(self.snapshot.planned, index, self.folder)
+        moved = [item for item, entry in reusable if entry.id != item.utterance.id]
         replaced = self._find_replaced(index, {item.key: item for item in (*missing, *moved)}.values())
-        if {item.key for item in missing} - {item.key for item in moved}:  # by lengths of files; hashes come later
+        if {item.key for item in missing} - {item.key for item, _ in reusable}:  # by lengths; hashes come later
             self._prepare_engine()  # device, weights and watermarker may be wrong, and nothing is written yet
         self.folder.create()
         if replaced:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -130,6 +130,7 @@ def test_the_version_is_that_of_the_product(job):
 @example("${x}.txt")
 @example('it\'s \\ "${a}" \\\\${b}\\')
 @example("!x`ls`$HOME")
+@settings(max_examples=60, deadline=None)
 def test_what_a_user_is_told_to_type_gives_exactly_that_value(value):
     (word,) = shlex.split(spelled("book", value))
     override = OverridesParser.create().parse_override(word)

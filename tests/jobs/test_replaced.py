@@ -124,9 +124,9 @@ def test_a_folder_of_an_earlier_version_tells_the_same(job, tmp_path):
     data = Path(__file__).parents[1] / "data"
     shutil.copytree(data / "run_98b7de7", "old")
     shutil.copy(data / "run_98b7de7.txt", "story.txt")
-    ended = job("generate", "book=story.txt", "engine=espeak", "wandb.mode=disabled", "out=old", "seed=5")
+    ended = job("generate", "book=story.txt", "engine=espeak", "wandb.mode=disabled", UNMARKED, "out=old", "seed=5")
     assert ended.code == 0 and f"replacing {len(rows_of(Path('old/metadata.parquet')))} finished" in ended.out
-    assert "seed 0 -> 5" in ended.out
+    assert "watermark.enabled True -> False, seed 0 -> 5" in ended.out
 
 
 def moved_to(folder: Path, text: str) -> str:
