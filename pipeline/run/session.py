@@ -6,7 +6,7 @@ Knows nothing of how speech is made, checked or retried.
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Sequence, Set
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -29,7 +29,7 @@ from pipeline.store.index import CUT, Index, changed_on_disk, is_done, read_inde
 from pipeline.store.journal import Journal
 from pipeline.store.manifest import merge
 from pipeline.store.plan_snapshot import PlanSnapshot, read_snapshot, refuse_another_book, write_snapshot
-from pipeline.store.replaced import describe_replaced, find_replaced
+from pipeline.store.replaced import explain, find_replaced
 from pipeline.store.reuse import find_reusable, take_over
 from pipeline.store.rollback import read_rollbacks
 from pipeline.telemetry.progress import Telemetry
@@ -93,12 +93,12 @@ class Session:
         missing = self._find_missing(index)
         reusable = find_reusable(self.snapshot.planned, index, self.folder)
         moved = [item for item, entry in reusable if entry.id != item.utterance.id]
-        replaced = self._find_replaced(index, {item.key: item for item in (*missing, *moved)}.values())
+        told = self._tell_replaced(index, {item.utterance.id for item in (*missing, *moved)})
         if {item.key for item in missing} - {item.key for item, _ in reusable}:  # by lengths; hashes come later
             self._prepare_engine()  # device, weights and watermarker may be wrong, and nothing is written yet
         self.folder.create()
-        if replaced:
-            log.info("replacing %s", replaced)
+        if told:
+            log.info(told)
         cut = {name: getattr(self.config, name) for name in ("num_shards", "chapters", "limit")}
         with self.folder.writing(), lock_shared(self.folder, self.snapshot.digest, cut, self._prepare_folder):
             return self._render_missing()
@@ -109,18 +109,21 @@ class Session:
         except OSError as error:
             raise UserError(f"out={self.folder.root} cannot be read ({error}); choose another out=") from error
 
-    def _find_replaced(self, index: Index, written: Iterable[Planned]) -> str:
-        """The finished utterances that make way for `written`, in words. `UserError` if they must not."""
-        replaced = find_replaced(written, index, self.snapshot, self.folder)
-        if not replaced:
-            return ""
-        refuse_another_book(self.folder, read_snapshot(self.folder), self.snapshot)  # this says more
-        told = describe_replaced(replaced)
-        if not self.config.replace:
-            raise UserError(
-                f"replace=false, but this run would replace {told}; say replace=true, or choose another out="
+    def _tell_replaced(self, index: Index, written: Set[str]) -> str:
+        """What becomes of finished speech that is not today's; `written` are ids. `UserError` if it must stay."""
+        replaced = find_replaced(self.snapshot, index, self.folder)
+        here = [entry for entry in replaced if entry.id in written]
+        left = len(replaced) - len(here) if self.config.num_shards == 1 else 0  # other shards tell their own
+        told = [f"replacing {len(here)} finished utterance(s): {explain(here, self.snapshot)}"] if here else []
+        if left:
+            told.append(
+                f"{left} finished utterance(s) outside of chapters= and limit= leave the manifest until rendered anew"
             )
-        return told
+        if told:
+            refuse_another_book(self.folder, read_snapshot(self.folder), self.snapshot)  # this says more
+        if told and not self.config.replace:
+            raise UserError(f"replace=false refuses {'; '.join(told)}; say replace=true, or choose another out=")
+        return "; ".join(told)
 
     def _prepare_engine(self) -> Watermarker:
         """`UserError` for what is wrong with device, weights or watermarker. A second call returns the same."""

@@ -6,10 +6,9 @@ stay until an audit moves them aside.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.plan import Planned
 from pipeline.store import RunFolder
 from pipeline.store.index import Entry, Index, has_wav
 from pipeline.store.journal import read_row
@@ -27,20 +26,19 @@ NAMES = dict(
 OF_ALL_ENGINES = ("engine", "seed", "watermark.enabled")
 
 
-def find_replaced(written: Iterable[Planned], index: Index, snapshot: PlanSnapshot, folder: RunFolder) -> Counter[str]:
-    """How many finished utterances make way for `written`, by reason: options that differ, or edits of the text."""
+def find_replaced(snapshot: PlanSnapshot, index: Index, folder: RunFolder) -> list[Entry]:
+    """Finished utterances whose speech the plan has no more, though it has their ids."""
     keys = {item.key for item in snapshot.planned}
-    entries = (index.get(item.utterance.id) for item in written)
-    lost = [entry for entry in entries if entry and _is_finished(entry, folder) and entry.key not in keys]
-    texts = {item.utterance.spoken_text for item in snapshot.planned} if lost else set()
-    rows = map(read_row, (entry.place for entry in lost))
-    return Counter(_reason(row, snapshot) if row.get("spoken_text") in texts else EDITED for row in rows)
+    entries = (index.get(item.utterance.id) for item in snapshot.planned)
+    return [entry for entry in entries if entry and entry.key not in keys and _is_finished(entry, folder)]
 
 
-def describe_replaced(replaced: Counter[str]) -> str:
-    """In one line, the most frequent reason first."""
-    reasons = [reason if len(replaced) == 1 else f"{count} by {reason}" for reason, count in replaced.most_common()]
-    return f"{replaced.total()} finished utterance(s): {'; '.join(reasons)}"
+def explain(replaced: Sequence[Entry], snapshot: PlanSnapshot) -> str:
+    """Why, and how many for each reason, the most frequent first."""
+    texts = {item.utterance.spoken_text for item in snapshot.planned}
+    rows = map(read_row, (entry.place for entry in replaced))
+    counts = Counter(_reason(row, snapshot) if row.get("spoken_text") in texts else EDITED for row in rows)
+    return "; ".join(reason if len(counts) == 1 else f"{count} by {reason}" for reason, count in counts.most_common())
 
 
 def _is_finished(entry: Entry, folder: RunFolder) -> bool:

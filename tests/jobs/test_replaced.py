@@ -51,7 +51,10 @@ def test_options_that_differ_are_named_with_both_values_before_the_first_is_repl
 
 def test_each_utterance_is_held_against_the_options_that_it_was_made_with(said):
     said()
-    said("seed=1", "limit=2")
+    leaving = (
+        f"; {count() - 2} finished utterance(s) outside of chapters= and limit= leave the manifest until rendered anew"
+    )
+    assert said("seed=1", "limit=2") == f"replacing 2 finished utterance(s): seed 0 -> 1{leaving}"
     many = count() - 2
     assert said("seed=2") == f"replacing {many + 2} finished utterance(s): {many} by seed 0 -> 2; 2 by seed 1 -> 2"
 
@@ -66,6 +69,14 @@ def test_calmer_sampling_of_a_retry_is_no_option_that_differs(said):
     row["params"] = json.dumps(json.loads(row["params"]) | dict(sampling=json.loads(calmer)))
     journal.write_bytes(encode({name: row[name] for name in row if name != "crc32"}))
     assert said("seed=1") == "replacing 1 finished utterance(s): seed 0 -> 1"
+
+
+def test_a_part_with_other_options_tells_what_leaves_the_manifest(said, draft):
+    said("chapters=1")
+    left = count()
+    told = f"{left} finished utterance(s) outside of chapters= and limit= leave the manifest until rendered anew"
+    assert told in draft(UNMARKED, "chapters=2", "seed=1", "replace=false").err
+    assert said("chapters=2", "seed=1") == "" and told in draft(UNMARKED, "chapters=2", "seed=2").out
 
 
 def test_an_edited_sentence_is_told_as_an_edit_also_beside_a_changed_option(said, story):
