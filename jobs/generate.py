@@ -3,19 +3,20 @@
 python -m jobs.generate book=mybook.txt
 """
 
-from jobs.cli import main
 from pipeline.config import GenerateConfig
-from pipeline.dry_run import dry_run
 from pipeline.errors import WorkError
-from pipeline.run.session import run_book
 from pipeline.run.stop import Stop
 
 
 def generate(config: GenerateConfig, stop: Stop) -> int:
     """Render the missing utterances, or print the plan; return exit code 0. `WorkError` if too many failed."""
     if config.dry_run:
+        from pipeline.dry_run import dry_run
+
         print(dry_run(config))
         return 0
+    from pipeline.run.session import run_book
+
     outcome = run_book(config, stop)
     if outcome.failed > config.max_failures and not stop():
         table = outcome.folder.failed
@@ -24,4 +25,13 @@ def generate(config: GenerateConfig, stop: Stop) -> int:
 
 
 if __name__ == "__main__":
-    main("generate", GenerateConfig, generate)
+    from jobs.cli import log_settings, main  # not in the worker, which has no use for Hydra
+    from pipeline.run.supervise import supervise
+
+    def supervised(config: GenerateConfig, stop: Stop) -> int:
+        """`generate` in a worker that is replaced when it dies."""
+        if config.dry_run:
+            return generate(config, stop)
+        return supervise("jobs.generate:generate", config, log_settings(), stop)
+
+    main("generate", GenerateConfig, supervised)

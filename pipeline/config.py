@@ -259,6 +259,13 @@ class GenerateConfig(SpeechConfig):
     max_failures: int = option(0, "more failed utterances than this end in exit 1", "utterances", 0)
     replace: bool = option(True, "false: rather exit 2 than replace an utterance that is finished")
     dry_run: bool = option(False, "print the plan and render nothing")
+    max_restarts: int = option(10, "how often a worker that died is replaced", "restarts", 0, 1_000_000)
+    hang_s: float = option(600.0, "how long a worker may give no sign of life", "s", 1, 86_400)
+    hang: str = option(
+        "log",
+        "what follows then, while it renders; replace: it is killed and replaced; in other phases it is only logged",
+        choices=("log", "replace"),
+    )
 
 
 @dataclass(frozen=True)

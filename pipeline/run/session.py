@@ -41,6 +41,8 @@ from pipeline.watermark import Watermarker, build_watermarker
 
 log = logging.getLogger(__name__)
 
+HASHED = 1024  # WAVs between two looks at whether to stop
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -96,12 +98,13 @@ class Session:
         told = self._tell_replaced(index, {item.utterance.id for item in (*missing, *moved)})
         if {item.key for item in missing} - {item.key for item, _ in reusable}:  # by lengths; hashes come later
             self._prepare_engine()  # device, weights and watermarker may be wrong, and nothing is written yet
-        self.folder.create()
-        if told:
-            log.info(told)
         cut = {name: getattr(self.config, name) for name in ("num_shards", "chapters", "limit")}
-        with self.folder.writing(), lock_shared(self.folder, self.snapshot.digest, cut, self._prepare_folder):
-            return self._render_missing()
+        with self.stop.deferred(), self.folder.writing():  # from here on files are written, none of which stays half
+            self.folder.create()
+            if told:
+                log.info(told)
+            with lock_shared(self.folder, self.snapshot.digest, cut, self._prepare_folder):
+                return self._render_missing()
 
     def _read_index(self) -> Index:
         try:
@@ -141,6 +144,7 @@ class Session:
         with closing(self._open_journal(index)) as journal:
             if taken := take_over(self.snapshot.planned, index, self.folder, journal):
                 log.info("the speech of %d moved utterance(s) is taken over", taken)
+        self.stop.check()
 
     def _render_missing(self) -> Outcome:
         index, planned, folder = read_index(self.folder), len(self.snapshot.planned), self.folder
@@ -150,9 +154,9 @@ class Session:
             vouched = {entry.id for entry in index.values() if entry.status == "ok"}
             pending = self._find_missing(index)
             log.info("%d utterances, %d to render, into %s", len(self.chosen), len(pending), folder.root)
-            with self.stop.deferred():
-                summary = self._render(pending, journal, vouched) if pending else {}
-                ok, _ = merge(folder, self.snapshot)
+            self.stop.check()
+            summary = self._render(pending, journal, vouched) if pending else {}
+            ok, _ = merge(folder, self.snapshot)
         log.info("%d of the book's %d utterances are in %s", ok, planned, folder.manifest)
         return Outcome(folder, planned, ok, summary.get("failed", 0), summary)
 
@@ -167,10 +171,12 @@ class Session:
         """Remove entries of what is chosen whose WAV no longer has its row's hash."""
         missing = {item.key for item in self._find_missing(index)}
         done = [index[item.utterance.id] for item in self.chosen if item.key not in missing]
-        for entry in sorted(changed_on_disk(done, self.folder), key=lambda entry: entry.id):
-            path = self.folder.root / entry.file_name
-            log.warning("%s is not what was written; it will be rendered again", path)
-            del index[entry.id]
+        for begin in range(0, len(done), HASHED):
+            self.stop.check()
+            for entry in sorted(changed_on_disk(done[begin : begin + HASHED], self.folder), key=lambda entry: entry.id):
+                path = self.folder.root / entry.file_name
+                log.warning("%s is not what was written; it will be rendered again", path)
+                del index[entry.id]
 
     def _render(self, pending: Sequence[Planned], journal: Journal, vouched: Set[str]) -> dict[str, Any]:
         """Render `pending` with progress, tracker and run record around it; returns the figures."""
@@ -184,10 +190,12 @@ class Session:
         telemetry = Telemetry(len(pending), tracker)
         state = "failed"
         try:
-            with Writer(RowMaker(config, engine.identity), folder, journal, vouched) as writer:
+            self.stop.signs.rendering(True)
+            with Writer(RowMaker(config, engine.identity), folder, journal, vouched, self.stop.signs.row) as writer:
                 RenderLoop(config, engine, watermarker, writer, telemetry, self.stop).run(pending)
             state = "stopped" if self.stop() else "ended"
         finally:
+            self.stop.signs.rendering(False)
             summary = telemetry.finish()
             record.write(state, in_use=engine.in_use(), summary=summary, **facts)
         return summary
