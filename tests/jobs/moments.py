@@ -41,7 +41,7 @@ class Moments:
                 os.killpg(os.getpgrp(), signum)
             else:
                 os.kill(os.getppid() if self.to == "supervisor" else os.getpid(), signum)
-            if signum == signal.SIGKILL:
+            if signum == signal.SIGKILL and self.to != "supervisor":
                 threading.Event().wait()  # it does nothing more before it is dead
 
     def end(self) -> None:

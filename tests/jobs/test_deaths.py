@@ -1,7 +1,6 @@
 """A worker killed at seeded moments: the job ends as if undisturbed. A supervisor killed: its worker dies with it."""
 
 import json
-import random
 import signal
 import subprocess
 from pathlib import Path
@@ -9,15 +8,10 @@ from pathlib import Path
 import pytest
 
 from .processes import GENERATE, environment, in_group, until
-from .test_faults import ESPEAK, MOMENTS, OUT, Undisturbed, facts, start, unmarked  # noqa: F401  (a fixture)
+from .test_faults import MOMENTS, OUT, STAGES, Undisturbed, facts, start, unmarked  # noqa: F401  (a fixture)
 
 HOW = [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT]
 NAMES = {"SIGKILL": "was killed (SIGKILL", "SIGSEGV": "had a segmentation fault", "SIGABRT": "was aborted"}
-
-
-def seeded(number: int, count: int) -> int:
-    """The moment of that number, of `count` of them; of all kinds alike."""
-    return random.Random(number).randrange(count)
 
 
 @pytest.fixture
@@ -27,9 +21,17 @@ def story(tmp_path, monkeypatch, unmarked):  # noqa: F811
     return unmarked
 
 
-@pytest.mark.parametrize("number", [n if n == 2 else pytest.param(n, marks=pytest.mark.long) for n in range(20)])
-def test_a_worker_killed_at_any_of_20_moments_changes_no_row_and_no_byte(story: Undisturbed, number):
-    signum, moment = HOW[number % 3], seeded(number, len(story.moments))
+# Four moments of each stage; one of all is quick enough to run always.
+TWENTY = [
+    (stage, n) if (stage, n) == ("writing", 0) else pytest.param(stage, n, marks=pytest.mark.long)
+    for stage in STAGES
+    for n in range(4)
+]
+
+
+@pytest.mark.parametrize("stage, number", TWENTY)
+def test_a_worker_killed_at_any_of_20_moments_changes_no_row_and_no_byte(story: Undisturbed, stage, number):
+    signum, moment = HOW[(number + len(stage)) % 3], story.of(stage, 4)[number]
     name = story.moments[moment]
     ended = start(signum, name, story.moments[:moment].count(name), *story.options, to="worker")
     assert ended.returncode == 0 and ended.stderr == "", name
@@ -38,24 +40,18 @@ def test_a_worker_killed_at_any_of_20_moments_changes_no_row_and_no_byte(story: 
     assert not list(Path.cwd().rglob("*.tmp")), name
 
 
-@pytest.mark.parametrize("number", [n if n == 1 else pytest.param(n, marks=pytest.mark.long) for n in range(8)])
-def test_a_supervisor_killed_at_any_of_8_moments_takes_its_worker_along_and_the_same_command_goes_on(story, number):
-    moment = seeded(100 + number, len(story.moments))
+@pytest.mark.parametrize(
+    "stage", ["rendering", *(pytest.param(stage, marks=pytest.mark.long) for stage in STAGES if stage != "rendering")]
+)
+def test_a_supervisor_killed_in_any_stage_takes_its_worker_along_and_the_same_command_goes_on(story, stage):
+    (moment,) = story.of(stage, 1)
     name = story.moments[moment]
+    told = dict(
+        signum=9, name=name, occurrence=story.moments[:moment].count(name), listing="moments.txt", to="supervisor"
+    )
     group = subprocess.Popen(
         [*GENERATE, "book=story.txt", "wandb.mode=disabled", *story.options],
-        env=environment(
-            MOMENTS,
-            MOMENT=json.dumps(
-                dict(
-                    signum=9,
-                    name=name,
-                    occurrence=story.moments[:moment].count(name),
-                    listing="moments.txt",
-                    to="supervisor",
-                )
-            ),
-        ),
+        env=environment(MOMENTS, MOMENT=json.dumps(told)),
         start_new_session=True,
     )
     assert group.wait() == -signal.SIGKILL, name
