@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from jobs.options import to_dataclass
 from pipeline.config import GenerateConfig
 from pipeline.errors import UserError
-from pipeline.run.session import find_folder
+from pipeline.run.book_plan import find_folder
 
 log = logging.getLogger(__name__)
 

@@ -276,7 +276,7 @@ class BenchmarkConfig(SpeechConfig):
     check: Thresholds = group(Thresholds)
 
     book: str | None = option(None, "the text to speak, UTF-8; null: that of run=")
-    stage: str = option("t3", "what to measure", choices=("t3", "s3gen", "job", "precision"))
+    stage: str = option("t3", "what to measure", choices=("t3", "s3gen", "job", "precision", "start"))
     out: str = option("outputs/benchmark", "folder of benchmark.json; also of precision.csv and precision.png")
     utterances: int = option(512, "how many the engine is given", "utterances", 1)
     stock_utterances: int = option(2, "how many of them stock is given", "utterances", 1)

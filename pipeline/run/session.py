@@ -4,20 +4,19 @@ Knows nothing of how speech is made, checked or retried.
 """
 
 import logging
-import os
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import GenerateConfig
 from pipeline.engine.protocol import Engine
-from pipeline.engine.registry import build_engine
+from pipeline.engine.registry import begin_imports, build_engine
 from pipeline.errors import UserError
-from pipeline.plan import Planned, choose, make_plan, parameters
+from pipeline.plan import Planned
+from pipeline.run.book_plan import BookPlan, plan_book
 from pipeline.run.loop import RenderLoop
 from pipeline.run.retry import safest
 from pipeline.run.row import RowMaker
@@ -35,8 +34,6 @@ from pipeline.store.rollback import read_rollbacks
 from pipeline.telemetry.progress import Telemetry
 from pipeline.telemetry.record import RunRecord
 from pipeline.telemetry.tracker import open_tracker
-from pipeline.text.reader import name_book, read_book
-from pipeline.text.segment import segment
 from pipeline.watermark import Watermarker, build_watermarker
 
 log = logging.getLogger(__name__)
@@ -55,27 +52,19 @@ class Outcome:
     summary: dict[str, Any] = field(default_factory=dict)  # figures of this process; empty: it rendered nothing
 
 
-def run_book(config: GenerateConfig, stop: Stop, engine: Engine | None = None) -> Outcome:
+def run_book(
+    config: GenerateConfig, stop: Stop, engine: Engine | None = None, plan: Callable[[], BookPlan] | None = None
+) -> Outcome:
     """Render what is missing of a book, and write the manifest.
 
-    `engine` is the one that `config` names, if the caller has it already. Once `stop` is true, what is in flight is
-    finished, and the manifest is complete so far. `UserError` for wrong options or input, before anything is written;
-    `WorkError` if the disk or the device gives up.
+    `engine` is the one that `config` names, if the caller has it already; `plan` waits for a plan that another process
+    makes. Once `stop` is true, what is in flight is finished, and the manifest is complete so far. `UserError` for
+    wrong options or input, before anything is written; `WorkError` if the disk or the device gives up.
     """
-    book = read_book(config.book)
-    utterances = segment(book, config.text)
-    engine = engine or build_engine(config)
-    params = parameters(engine.identity, config)
-    planned = make_plan(utterances, params, config.plan.chars_per_second)
-    chosen = choose(planned, config.chapters, config.limit, config.shard, config.num_shards)
-    source = os.path.abspath(config.book)
-    snapshot = PlanSnapshot(source, book.text, book.unspoken, planned, engine.identity.speaker, params)
-    return Session(config, find_folder(config), snapshot, chosen, engine, stop).run()
-
-
-def find_folder(config: GenerateConfig) -> RunFolder:
-    """Where a job renders to."""
-    return RunFolder(Path(config.out or Path("outputs") / name_book(config.book)))
+    if engine is None:
+        begin_imports(config)
+    planned = plan() if plan else plan_book(config, engine)
+    return Session(config, planned, engine or build_engine(config), stop).run()
 
 
 @dataclass(frozen=True)
@@ -83,11 +72,22 @@ class Session:
     """One process's part of a run."""
 
     config: GenerateConfig
-    folder: RunFolder
-    snapshot: PlanSnapshot
-    chosen: Sequence[Planned]  # what this process renders
+    plan: BookPlan
     engine: Engine
     stop: Stop
+
+    @property
+    def folder(self) -> RunFolder:
+        return self.plan.folder
+
+    @property
+    def snapshot(self) -> PlanSnapshot:
+        return self.plan.snapshot
+
+    @property
+    def chosen(self) -> Sequence[Planned]:
+        """What this process renders."""
+        return self.plan.chosen
 
     def run(self) -> Outcome:
         self.folder.check()

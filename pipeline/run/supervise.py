@@ -5,6 +5,8 @@ A worker that died goes on from what is durable. That is pointless where two in 
 
 import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,16 +63,22 @@ class Life:
         return before < limit_s <= self.silent_s
 
 
-def supervise(job: str, config: GenerateConfig, log_settings: dict[str, Any], stop: Stop) -> int:
+def supervise(
+    job: str, config: GenerateConfig, log_settings: dict[str, Any], stop: Stop, prepare: Callable[[], Any]
+) -> int:
     """Do `job` ("module:function") in a worker; returns its exit code.
 
+    `prepare` is called once, while the first worker imports what it needs. Each worker gets what it returns.
     `WorkError` if workers die too often, or twice in a row without a new row. Once `stop`, no worker is started.
     """
     task = WorkerTask(job, config, log_settings, sys.argv)
-    restarts = barren = 0
+    worker, restarts, barren = WorkerProcess(task), 0, 0
+    with killing(worker, stop):
+        prepared = prepare()
     with stop.deferred():
         while not stop():
-            life = live(WorkerProcess(task), config, stop)
+            worker.send(prepared)
+            life = live(worker, config, stop)
             if not life.death or stop():
                 return life.code
             barren = 0 if life.rows else barren + 1
@@ -83,14 +91,28 @@ def supervise(job: str, config: GenerateConfig, log_settings: dict[str, Any], st
                 "the worker %s; what is durable is kept, a new worker goes on (%d of max_restarts=%d)",
                 *(life.death, restarts, config.max_restarts),
             )
+            worker = WorkerProcess(task)
+    worker.kill()
     return 128 + stop.signum
+
+
+@contextmanager
+def killing(worker: WorkerProcess, stop: Stop) -> Iterator[None]:
+    """If the block does not end, or the supervisor has to leave at once, the worker ends, too."""
+    stop.leaving = worker.kill
+    try:
+        yield
+    except BaseException:  # a launcher's handler may have raised
+        worker.kill()
+        raise
+    finally:
+        stop.leaving = nothing
 
 
 def live(worker: WorkerProcess, config: GenerateConfig, stop: Stop) -> Life:
     """Watch over a worker to its end, and pass on the first signal; at the second one `stop` itself ends both."""
     life, asked = Life(), False
-    stop.leaving = worker.kill
-    try:
+    with killing(worker, stop):
         while (signs := worker.listen(TICK_S)) != b"":
             if stop() and not asked:
                 asked = True
@@ -100,9 +122,6 @@ def live(worker: WorkerProcess, config: GenerateConfig, stop: Stop) -> Life:
             elif life.is_hanging(TICK_S, config.hang_s):
                 meet_hang(life, worker, config)
         life.end(worker.end())
-    finally:  # a launcher's handler may have raised
-        worker.kill()
-        stop.leaving = nothing
     return life
 
 

@@ -1,7 +1,8 @@
 """A worker: the process that does a job under a supervisor. Knows nothing of what the job does.
 
-`worker_process.py` starts it with the number of a socket. The supervisor's side sends a `Task`, then perhaps the number
-of a signal; when it closes, the supervisor is gone, and so is the worker. The other way come `signs`.
+`worker_process.py` starts it with the number of a socket. The supervisor's side sends a `WorkerTask`, then what it has
+prepared meanwhile, then perhaps the number of a signal; when it closes, the supervisor is gone, and so is the worker.
+The other way come `signs`.
 """
 
 import os
@@ -11,6 +12,7 @@ import socket
 import sys
 import threading
 import traceback
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -27,7 +29,7 @@ from pipeline.run.stop import Stop
 class WorkerTask:
     """What a worker is told at its start."""
 
-    job: str  # "module:function", called with the config and a `Stop`; returns the exit code
+    job: str  # "module:function": takes the config, a `Stop`, what waits for the prepared; returns the exit code
     config: Any
     log_settings: dict[str, Any]  # for `logging.config`
     argv: list[str]  # of the command
@@ -60,8 +62,9 @@ def main() -> NoReturn:
         task = pickle.load(wire)
     except (EOFError, pickle.UnpicklingError):  # the supervisor is gone already
         os._exit(1)
-    threading.Thread(target=obey, args=(wire, stop), name="supervisor", daemon=True).start()
-    code = do(task, stop)
+    prepared: Future[Any] = Future()
+    threading.Thread(target=obey, args=(wire, stop, prepared), name="supervisor", daemon=True).start()
+    code = do(task, stop, prepared)
     flush_streams()
     stop.signs.ended()
     os._exit(code)
@@ -76,19 +79,22 @@ def tell(link: socket.socket, sign: bytes) -> None:
             link.sendall(sign)
 
 
-def obey(wire: BinaryIO, stop: Stop) -> None:
-    """Stop when the supervisor says so; end at once when it is gone."""
-    while asked := wire.read(1):
-        stop.ask(asked[0])
-    os._exit(1)
+def obey(wire: BinaryIO, stop: Stop, prepared: Future[Any]) -> None:
+    """Take what the supervisor has prepared; stop when it says so; end at once when it is gone."""
+    try:
+        prepared.set_result(pickle.load(wire))
+        while asked := wire.read(1):
+            stop.ask(asked[0])
+    finally:
+        os._exit(1)
 
 
-def do(task: WorkerTask, stop: Stop) -> int:
+def do(task: WorkerTask, stop: Stop, prepared: Future[Any]) -> int:
     """The exit code; a bug is printed with its traceback."""
     try:
         take_on(task)
         stop.grace_s = task.config.grace_s
-        code = exit_code_of(lambda: run(task, stop))
+        code = exit_code_of(lambda: run(task, stop, prepared))
         stop.check()
         return code
     except SystemExit as end:
@@ -109,11 +115,11 @@ def take_on(task: WorkerTask) -> None:
     logging.raiseExceptions = False  # no traceback for a log line that cannot be written
 
 
-def run(task: WorkerTask, stop: Stop) -> int:
+def run(task: WorkerTask, stop: Stop, prepared: Future[Any]) -> int:
     """The job's exit code. Ends the process where only a new one can go on."""
     module, _, function = task.job.partition(":")
     try:
-        return getattr(import_module(module), function)(task.config, stop)
+        return getattr(import_module(module), function)(task.config, stop, prepared.result)
     except DeviceLost as error:  # finalisers would free tensors of a dead context, and abort
         flush_streams()
         stop.signs.lost(str(error))

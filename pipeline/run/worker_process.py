@@ -36,8 +36,12 @@ class WorkerProcess:
                 self._process = subprocess.Popen(command, pass_fds=(there.fileno(),), env=environment)
         except OSError as error:
             raise WorkError(f"no worker could be started: {error}; {KEPT}") from error
+        self.send(task)
+
+    def send(self, what: Any) -> None:
         with suppress(OSError):  # it may be dead already
-            self._link.sendall(pickle.dumps(task))
+            self._link.settimeout(None)
+            self._link.sendall(pickle.dumps(what))
 
     def listen(self, seconds: float) -> bytes | None:
         """The next signs; None: there was none for so long; empty: it has ended, and there are no more."""
