@@ -38,7 +38,8 @@ def _answer(error: Exception, schema: type) -> str:
     if found := re.match(r"Ambiguous value for argument '(.+)'", first):
         return _answer_several(found[1], schema)
     if found := re.match(r"Could not override '([^']+)'", first):
-        return no_such_option(found[1], schema)
+        within = re.match(r"Key '(.+)' not in ", str(error.__cause__)) if _below(found[1], schema) else None
+        return no_such_option(f"{found[1]}.{within[1]}" if within else found[1], schema)
     if found := re.match(r"Error merging override (.+)", first):
         return _answer_value(found[1], str(error.__cause__ or "wrong value").strip().splitlines()[0], schema)
     if found := re.match(r"In '(.+)': \w+ raised while composing config:", first):
@@ -121,8 +122,8 @@ def no_such_option(name: str, schema: type) -> str:
     """What to say of an option that the job, with the engine chosen, does not have."""
     own = known_names(schema)
     others = [f"jobs.{job}" for job, other in JOBS.items() if name in known_names(other)]
-    if name in own:
-        return f"the option {name} belongs to engine={' or '.join(engines_with(name))}, not to the engine chosen"
+    if name in own and (engines := engines_with(name)):
+        return f"the option {name} belongs to engine={' or '.join(engines)}, not to the engine chosen"
     if below := _below(name, schema):
         return f"there is no option {name}; there is {below}"
     if others:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -53,6 +53,8 @@ class FolderForEach(Callback):
             for job in compose_jobs(config):
                 HydraConfig.instance().set_config(job)  # for ${hydra:job.num}
                 take_folder(job, planned)
+        except UserError as error:
+            end(error)
         except (HydraException, OmegaConfBaseException) as error:
             log.debug("the sweeper will say so itself: %s", error)
         finally:
@@ -61,11 +63,20 @@ class FolderForEach(Callback):
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """For sweepers that choose the next job by the results of those before."""
         if config.hydra.mode == RunMode.MULTIRUN:
-            take_folder(config, self._started)
+            try:
+                take_folder(config, self._started)
+            except UserError as error:
+                end(error)
+
+
+def end(error: UserError) -> NoReturn:
+    """Hydra makes a mere warning of any exception in a callback but this."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def take_folder(job: DictConfig, taken: Folders) -> None:
-    """Note what a job renders into its folder. Ends the process if another one renders something else there."""
+    """Note what a job renders into its folder. `UserError` if another one renders something else there."""
     settings = _words(job)
     try:
         typed = to_dataclass(_without_hydra(job), GenerateConfig)
@@ -77,12 +88,10 @@ def take_folder(job: DictConfig, taken: Folders) -> None:
     first = taken.setdefault(str(root.resolve()), (spoken, settings))
     if first[0] != spoken:
         one, other = _not_in(first[1], settings), _not_in(settings, first[1])
-        print(
-            f"error: {one} and {other} of this sweep would render into one folder, {root}; "
-            f"give each its own: out='{root}-${{hydra:job.num}}'",
-            file=sys.stderr,
+        raise UserError(
+            f"{one} and {other} of this sweep would render into one folder, {root}; "
+            f"give each its own: out='{root}-${{hydra:job.num}}'"
         )
-        raise SystemExit(2)  # Hydra makes a mere warning of any other exception
 
 
 def _not_in(settings: Sequence[str], others: Sequence[str]) -> str:
@@ -119,7 +128,8 @@ def _values(setting: Override) -> list[str]:
         return [setting.input_line]
     if isinstance(span := setting.value(), IntervalSweep):
         return [f"{name}={span.start}", f"{name}={span.end}"]
-    values = [f"{name}={value}" for value in setting.sweep_string_iterator()]
+    if not (values := [f"{name}={value}" for value in setting.sweep_string_iterator()]):
+        raise UserError(f"{setting.input_line} stands for no value; glob() is for named choices, not for files")
     return values[:1] if name in SHARED and name != "out" else values
 
 

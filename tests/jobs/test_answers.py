@@ -22,6 +22,7 @@ MISSPELT = {
     "generate engine.rate_wpm=200": "engine.rate_wpm belongs to engine=espeak, not to the engine chosen",
     "audit out=x": "the option out belongs to jobs.generate and jobs.benchmark, not to this job",
     "voices voice=narrator": "no option voice; there is voice.prompt_seconds",
+    "generate book=x voice={nme:anna}": "no option voice.nme; did you mean voice.name?",
     "benchmark engin=chatterbox": "no option engin; did you mean engine?",
 }
 UNREADABLE = {

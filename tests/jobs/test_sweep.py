@@ -69,7 +69,11 @@ def test_dry_runs_have_no_folder_to_share(sweep):
 
 
 def test_settings_that_cannot_be_read_are_told_once_by_the_sweep_itself(sweep):
-    for swept, told in (("engine=espeek,espeak", "engine=espeek: no such choice"), ("seed=1,x", "seed=x is not")):
+    for swept, told in (
+        ("engine=espeek,espeak", "engine=espeek: no such choice"),
+        ("seed=1,x", "seed=x is not"),
+        ("book=glob(*.txt)", "book=glob(*.txt) stands for no value"),
+    ):
         ended = sweep(swept)
         assert ended.code == 2 and ended.err.count("\n") == 1 and told in ended.err
 
