@@ -41,8 +41,8 @@ class Moments:
                 os.killpg(os.getpgrp(), signum)
             else:
                 os.kill(os.getppid() if self.to == "supervisor" else os.getpid(), signum)
-            if signum == signal.SIGKILL and self.to != "supervisor":
-                threading.Event().wait()  # it does nothing more before it is dead
+            if signum == signal.SIGKILL:
+                threading.Event().wait()  # for its death; it would come to no end of its own
 
     def end(self) -> None:
         if self.signum:

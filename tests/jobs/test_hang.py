@@ -36,6 +36,7 @@ session.read_book = lambda path: (time.sleep(3), read_book(path))[1]
 """
 
 
+@pytest.mark.long
 def test_a_worker_that_hangs_is_replaced_and_the_job_ends(start):  # noqa: F811
     job = start("hang=replace", "hang_s=3", code=STUCK_ONCE)
     out, err = job.communicate()

@@ -83,6 +83,7 @@ def see(terminal: int, wanted: bytes) -> bytes:
     return shown
 
 
+@pytest.mark.long
 def test_a_terminal_shows_a_bar_and_when_it_is_gone_the_job_ends_with_129_and_nothing_is_lost(book):
     job, terminal = on_a_terminal(ignored=False)
     see(terminal, SOME)

@@ -99,6 +99,7 @@ def test_a_bug_is_no_death_and_its_traceback_comes_once(generate):
     assert ended.stderr.endswith("ZeroDivisionError: a bug\n") and "the worker " not in ended.stdout
 
 
+@pytest.mark.long
 def test_under_multirun_each_shard_has_a_worker_and_one_that_dies_is_replaced(generate):
     once = "Path('died').exists() or (Path('died').touch(), os.abort())"
     ended = generate(TEXT, once, "--multirun", "num_shards=2", "shard=0,1", after=2)
