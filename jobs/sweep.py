@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 # Options, and groups of them, that change neither text nor speech: with them alone, jobs add to one folder.
 SHARED = frozenset(
     {"grace_s", "device", "plan", "check", "watermark.threshold", "wandb", "max_failures", "dry_run", "replace", "out"}
-    | {"chapters", "limit", "shard", "num_shards", "voice.licence"}
+    | {"chapters", "limit", "shard", "num_shards", "voice.licence", "max_restarts", "hang_s", "hang"}
     | {f"engine.{name}" for name in ("batch_size", "memory", "cache", "compile", "compile_cache")}
 )
 
