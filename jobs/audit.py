@@ -6,7 +6,9 @@ python -m jobs.audit run=outputs/mybook
 from pathlib import Path
 
 from jobs.cli import main
-from pipeline.audit import describe, examine, fix
+from pipeline.audit.aside import fix
+from pipeline.audit.describe import describe
+from pipeline.audit.examine import examine
 from pipeline.config import AuditConfig, WatermarkConfig
 from pipeline.run.stop import Stop
 from pipeline.store import RunFolder
@@ -20,11 +22,11 @@ def audit(config: AuditConfig, stop: Stop) -> int:
     watermarker = build_watermarker(WatermarkConfig(enabled=config.watermark != "none"), "cpu")
     detect = lambda samples, rate: watermarker.score([samples], rate)[0]  # noqa: E731
     with lock_exclusive(folder):
-        report = examine(folder, detect, config.watermark)
+        report = examine(folder, detect, config.watermark, config.whole)
         print(describe(report))
         if report.findings and config.fix:
             print(f"moved aside into {fix(folder, report.findings)}")
-            report = examine(folder, detect, "none")
+            report = examine(folder, detect, "none", config.whole)
             print(describe(report))
     return int(bool(report.findings) or len(report.failed) > config.max_failures)
 

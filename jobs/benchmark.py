@@ -1,6 +1,7 @@
 """Measure the engine on this machine, and stock Chatterbox with the same weights and lengths in the same process.
 
 python -m jobs.benchmark book=alice.txt stage=t3 engine.checkpoint=stand-in
+python -m jobs.benchmark book=alice.txt stage=start engine.checkpoint=stand-in
 python -m jobs.benchmark run=outputs/mybook stage=precision sample=64
 """
 
@@ -8,14 +9,16 @@ import logging
 from dataclasses import fields, replace
 from pathlib import Path
 
+from jobs.arguments import to_arguments
 from jobs.cli import main
 from jobs.options import read_policies
-from pipeline.benchmark.table import save, to_table
+from pipeline.benchmark.job_config import job_config
+from pipeline.benchmark.table import Figure, save, to_table
 from pipeline.config import BenchmarkConfig, GenerateConfig
 from pipeline.errors import UserError
 from pipeline.run.stop import Stop
 from pipeline.store import RunFolder
-from pipeline.store.finished import open_run
+from pipeline.store.finished import FinishedRun, open_run
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +40,25 @@ def benchmark(config: BenchmarkConfig, stop: Stop) -> int:
         config = use_run(config, run.config)
     if config.engine.name != "chatterbox":
         raise UserError(f"engine={config.engine.name} has no stages to measure; engine=chatterbox has")
-    from pipeline.benchmark.measure import measure
-
     folder = RunFolder(Path(config.out))
+    folder.check()
     with folder.writing():
         folder.root.mkdir(parents=True, exist_ok=True)
-    figures = measure(config, run, read_policies(), stop)
+    figures = measure(config, run, stop)
     with folder.writing():
         log.info("kept in %s", save(folder.root, figures))
     print(to_table(figures))
     return 0
+
+
+def measure(config: BenchmarkConfig, run: FinishedRun | None, stop: Stop) -> list[Figure]:
+    if config.stage == "start":  # its jobs are to be the first that import torch
+        from pipeline.benchmark import start
+
+        return start.measure(to_arguments(job_config(config, Path(config.out))), config)
+    from pipeline.benchmark.measure import measure_stage
+
+    return measure_stage(config, run, read_policies(), stop)
 
 
 def refuse_contradictions(config: BenchmarkConfig) -> None:

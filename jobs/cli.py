@@ -1,7 +1,7 @@
 """From a command line to a job's exit code: Hydra, one-line errors, signals. Knows nothing of what a job does.
 
-Exit codes: 0 all ok, 1 work failed, 2 wrong configuration or input (one line, no traceback), 128 + n stopped by
-signal n. A job returns its code instead of exiting, so that under --multirun the later shards still run.
+A job returns its exit code (see `pipeline.run.exit_code`) instead of exiting, so that under --multirun the later
+shards still run.
 """
 
 import logging
@@ -9,18 +9,18 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
-from jobs.options import one_line, register, to_dataclass
-from pipeline.errors import DeviceLost, UserError, WorkError
+from jobs.answers import one_line
+from jobs.command_line import arrange_words
+from jobs.options import register, to_dataclass
+from pipeline.process import flush_streams
+from pipeline.run.exit_code import exit_code_of, print_error
 from pipeline.run.stop import Stop
-
-log = logging.getLogger(__name__)
-
-RESTARTED = "CHATTERBOX_BATCH_RESTARTED"  # an environment variable, set in a process that was restarted
 
 
 class JobFailed(Exception):
@@ -36,9 +36,8 @@ def main(name: str, schema: type, job: Callable[[Any, Stop], int]) -> None:
         nonlocal started
         started = True
         stop.listen()
-        code = run_job(job, config, schema, stop, may_restart=os.getpid() == main_pid)
-        if stop():
-            raise SystemExit(128 + stop.signum)  # under --multirun, too: the signal stops all shards
+        code = run_job(job, config, schema, stop)
+        stop.check()  # under --multirun, too: the signal stops all shards
         codes.append(code)
         if code and os.getpid() != main_pid:
             raise JobFailed(f"exit code {code}")
@@ -52,47 +51,37 @@ def main(name: str, schema: type, job: Callable[[Any, Stop], int]) -> None:
     logging.raiseExceptions = False  # no traceback for a log line that cannot be written
     try:
         sys.stdout.reconfigure(errors="backslashreplace")  # for titles that the terminal cannot show
+        sys.argv[1:] = arrange_words(sys.argv[1:], schema)
         hydra.main(version_base="1.3", config_path="pkg://conf", config_name=name)(task)()
     except BrokenPipeError:  # `| head` has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        flush_streams()
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         if started:
             raise  # a bug
-        codes.append(print_error(one_line(error), 2))
+        codes.append(print_error(one_line(error, schema), 2))
+    flush_streams()
     sys.exit(max(codes, default=0))
 
 
-def run_job(
-    job: Callable[[Any, Stop], int], config: DictConfig, schema: type, stop: Stop, may_restart: bool = False
-) -> int:
-    """Run the job and return its exit code. Errors raised on purpose are printed in one line; bugs pass through.
+def run_job(job: Callable[[Any, Stop], int], config: DictConfig, schema: type, stop: Stop) -> int:
+    """Run the job and return its exit code. Errors raised on purpose are printed in one line; bugs pass through."""
 
-    After a lost device the command is restarted once, because only a new process can use the device again.
-    """
-    try:
+    def run() -> int:
         typed = to_dataclass(config, schema)
         stop.grace_s = typed.grace_s
         return job(typed, stop)
-    except UserError as error:
-        return print_error(str(error), 2)
-    except DeviceLost as error:
-        if RESTARTED in os.environ or not may_restart or stop():
-            return print_error(f"{error}; what is done is kept: run the same command again", 1)
-        log.warning("%s; beginning anew, once: what is done is kept", error)
-        restart()
-    except WorkError as error:
-        return print_error(str(error), 1)
+
+    return exit_code_of(run)
 
 
-def restart() -> NoReturn:
-    """Replace this process by a new one with the same command; process id, output and parent stay the same."""
-    os.environ[RESTARTED] = "1"
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def print_error(line: str, code: int) -> int:
-    print(f"error: {line}", file=sys.stderr)
-    return code
+def log_settings() -> dict[str, Any]:
+    """What Hydra has configured of `logging`, `hydra.verbose` included, for another process."""
+    hydra_config = HydraConfig.get()
+    settings = OmegaConf.to_container(hydra_config.job_logging, resolve=True)
+    if hydra_config.verbose is True:
+        settings.setdefault("root", {})["level"] = "DEBUG"
+    elif hydra_config.verbose:
+        names = [hydra_config.verbose] if isinstance(hydra_config.verbose, str) else hydra_config.verbose
+        settings.setdefault("loggers", {}).update({name: {"level": "DEBUG"} for name in names})
+    return settings

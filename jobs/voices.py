@@ -22,6 +22,10 @@ SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
 def voices(config: VoicesConfig, stop: Stop) -> int:
     """Prepare every usable clip. Unusable ones are logged; exit code 1 if there are any."""
     folder = Path(os.path.expanduser(config.clips))
+    if not folder.is_dir():
+        raise UserError(
+            f"clips={config.clips}: {'this is a file' if folder.exists() else 'no such folder'}; give a folder"
+        )
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise UserError(f"clips={config.clips}: no recording in it ({', '.join(sorted(SUFFIXES))})")

@@ -257,7 +257,15 @@ class GenerateConfig(SpeechConfig):
     shard: int = option(0, "which part this process renders, from 0", "", 0)
     num_shards: int = option(1, "parts the work is cut into", "", 1, 100_000)
     max_failures: int = option(0, "more failed utterances than this end in exit 1", "utterances", 0)
+    replace: bool = option(True, "false: rather exit 2 than replace an utterance that is finished")
     dry_run: bool = option(False, "print the plan and render nothing")
+    max_restarts: int = option(10, "how often a worker that died is replaced", "restarts", 0, 1_000_000)
+    hang_s: float = option(600.0, "how long a worker may give no sign of life", "s", 1, 86_400)
+    hang: str = option(
+        "log",
+        "what follows then, while it renders; replace: it is killed and replaced; in other phases it is only logged",
+        choices=("log", "replace"),
+    )
 
 
 @dataclass(frozen=True)
@@ -268,7 +276,7 @@ class BenchmarkConfig(SpeechConfig):
     check: Thresholds = group(Thresholds)
 
     book: str | None = option(None, "the text to speak, UTF-8; null: that of run=")
-    stage: str = option("t3", "what to measure", choices=("t3", "s3gen", "job", "precision"))
+    stage: str = option("t3", "what to measure", choices=("t3", "s3gen", "job", "precision", "start"))
     out: str = option("outputs/benchmark", "folder of benchmark.json; also of precision.csv and precision.png")
     utterances: int = option(512, "how many the engine is given", "utterances", 1)
     stock_utterances: int = option(2, "how many of them stock is given", "utterances", 1)
@@ -302,6 +310,7 @@ class AuditConfig(JobConfig):
         "WAVs in which the watermark is looked for; sample: one in 20, drawn anew",
         choices=("all", "sample", "none"),
     )
+    whole: bool = option(False, "true: what no run was asked for is missing, too, up to the whole book")
     max_failures: int = option(0, "more failed utterances than this are a fault", "utterances", 0)
 
 

@@ -117,6 +117,8 @@ def _parse_chapters(spec: str | None, planned: Sequence[Planned]) -> set[int]:
         if not found:
             raise UserError(f"chapters={spec} is not a list of chapter numbers such as 1-3 or '0,2,5-7'")
         first, last = int(found[1]), int(found[2] or found[1])
+        if first > last:
+            raise UserError(f"chapters={spec}: {first}-{last} is reversed; write {last}-{first}")
         if not min(existing) <= first <= last <= max(existing):
             raise UserError(f"chapters={spec}: the book has chapters {min(existing)} to {max(existing)} only")
         wanted |= existing & set(range(first, last + 1))

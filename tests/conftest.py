@@ -60,12 +60,13 @@ def job(monkeypatch, capsys, tmp_path):
         schema = getattr(module, f"{name.capitalize()}Config")
         monkeypatch.setattr(sys, "argv", [f"jobs/{name}.py", *arguments])
         monkeypatch.setattr(logging.getLogger(), "handlers", logging.getLogger().handlers[:])  # Hydra changes them
-        handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+        handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main(name, schema, getattr(module, name))
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
+        signal.set_wakeup_fd(-1)
         printed = capsys.readouterr()
         return Ended(end.value.code or 0, printed.out, printed.err)
 

@@ -58,6 +58,50 @@ def test_a_clip_that_no_voice_can_be_made_of_is_a_user_error(write, tmp_path):
         assert str(error.value).startswith(f"voice.path={path}: ") and reason in str(error.value)
 
 
+FORMATS = [
+    *[("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAV", "IMA_ADPCM"), ("WAVEX", "PCM_16"), ("RF64", "PCM_16")],
+    *[("W64", "PCM_16"), ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("CAF", "PCM_16"), ("FLAC", "PCM_16")],
+    *[("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")],
+]
+
+
+@pytest.mark.parametrize("container, subtype", FORMATS)
+def test_a_recording_that_is_cut_short_is_a_user_error(container, subtype, write):
+    path = write("long", np.tile(TONE, 9), format=container, subtype=subtype)
+    whole = path.read_bytes()
+    assert len(read_clip(path).samples) > 430_000
+    for share in (0.99, 0.8, 0.3):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(UserError, match=r": is cut short[^\n]*; copy it again$|malformed"):
+            read_clip(path)
+
+
+@pytest.mark.parametrize("length", [0x7FFF_F000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF])
+def test_a_wav_that_came_through_a_pipe_promises_no_length(length, write):
+    path = write("piped.wav")
+    data = path.read_bytes()
+    path.write_bytes(data[:40] + length.to_bytes(4, "little") + data[44:])
+    assert len(read_clip(path).samples) == len(TONE)
+
+
+@pytest.mark.parametrize("tag", [b"", b"ID3\x03\0\0\0\0\x7f\x76" + bytes(16_374)])
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_an_mp3_that_does_not_say_its_length_is_whole_as_it_is(tag, mode, write):
+    path = write("a.mp3", np.tile(TONE, 9), bitrate_mode=mode, compression_level=0.3)
+    data = path.read_bytes()
+    first = data.index(data[:2], 4)  # the frame behind the one that counts the others
+    path.write_bytes(tag + data[first:])
+    assert len(read_clip(path).samples) > 24_000
+
+
+@pytest.mark.parametrize("more", [b"TAG" + bytes(125), bytes(3000)])
+@pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.flac", "a.ogg"])
+def test_what_stands_behind_a_recording_does_not_matter(name, more, write):
+    path = write(name)
+    path.write_bytes(path.read_bytes() + more)
+    assert abs(len(read_clip(path).samples) - len(TONE)) < 3000
+
+
 @pytest.fixture
 def computed(monkeypatch):
     """Replaces the computation; lists what it was asked for."""

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 
-from jobs.options import CONF, all_options, choices, default, meaning, register, to_dataclass
+from jobs.catalogue import CONF, all_options, choices, default, meaning
+from jobs.options import register, to_dataclass
 from pipeline.config import (
     AuditConfig,
     BenchmarkConfig,

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Rooms by floor, the lowest first. A room may import those of its own floor that `BESIDE` names, and all below.
 FLOORS = (
-    ("pipeline.errors", "pipeline.durable"),
+    ("pipeline.errors", "pipeline.durable", "pipeline.process"),
     ("pipeline.option", "pipeline.clip"),
     ("pipeline.config",),
     ("pipeline.data",),

@@ -6,17 +6,18 @@ Speeds are seconds of speech per second. Knows nothing of Hydra.
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from pipeline.benchmark.job_config import job_config
 from pipeline.benchmark.machine import hardware_name, measure_time, watch_gpu
 from pipeline.benchmark.sample import make_requests, spread
 from pipeline.benchmark.stages import measure_latency, measure_stages
 from pipeline.benchmark.stock import Stock
 from pipeline.benchmark.table import Figure, Figures
-from pipeline.config import BenchmarkConfig, CheckConfig, GenerateConfig, SpeechConfig, Thresholds
+from pipeline.config import BenchmarkConfig
 from pipeline.data import never
 from pipeline.engine.protocol import Engine
 from pipeline.engine.registry import build_engine
@@ -93,15 +94,6 @@ def run_job(config: BenchmarkConfig, engine: Engine, out: Path, stop: Stop) -> J
     run = JobTime(outcome.summary["audio_s"], timer.seconds, gpu.mean, outcome.summary["windows"])
     log.info("%s: %s", out.name, run)
     return run
-
-
-def job_config(config: BenchmarkConfig, out: Path) -> GenerateConfig:
-    """A job with the benchmark's options, into `out`, without rollback to a safer precision and without a tracker."""
-    shared = {f.name: getattr(config, f.name) for f in fields(SpeechConfig)}
-    thresholds = {f.name: getattr(config.check, f.name) for f in fields(Thresholds)}
-    check = CheckConfig(**thresholds, rollback_share=1.0)
-    changed = dict(check=check, wandb=replace(config.wandb, mode="disabled"))
-    return GenerateConfig(**(shared | changed), book=config.book, out=str(out))
 
 
 def _make_warm_engine(config: BenchmarkConfig, planned: Sequence[Planned]) -> Engine:

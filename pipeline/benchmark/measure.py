@@ -20,7 +20,7 @@ from pipeline.text.reader import read_book
 from pipeline.text.segment import segment
 
 
-def measure(
+def measure_stage(
     config: BenchmarkConfig, run: FinishedRun | None, policies: Mapping[str, Precision], stop: Stop
 ) -> list[Figure]:
     """The figures of `config.stage`, on the texts of `run` or of `config.book`."""

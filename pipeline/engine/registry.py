@@ -2,11 +2,15 @@
 
 import logging
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config import ChatterboxConfig, ModelConfig, Precision, VoiceConfig, VoicesConfig
+from pipeline.device.environment import set_allocator
 from pipeline.engine.protocol import Engine
 
 if TYPE_CHECKING:
@@ -37,6 +41,23 @@ ENGINES: dict[str, Callable[[ModelConfig], Engine]] = {"chatterbox": _chatterbox
 def build_engine(config: ModelConfig) -> Engine:
     """The engine that the configuration names. `UserError` if something is missing or wrong."""
     return ENGINES[config.engine.name](config)
+
+
+def begin_imports(config: ModelConfig) -> None:
+    """Begin to import what the engine's run needs, on a thread: reading a book takes as long. Touches no device.
+
+    Only libraries: a module of ours that two threads import in different orders could be seen half made.
+    """
+    if config.engine.name == "chatterbox":
+        set_allocator()  # torch reads it when it is imported
+        names = ("torch",) if config.device == "cpu" else ("torch", "triton")
+        threading.Thread(target=_import, args=(names,), name="imports", daemon=True).start()
+
+
+def _import(names: Sequence[str]) -> None:
+    for name in names:
+        with suppress(ImportError):  # whoever needs it will say so
+            import_module(name)
 
 
 def build_voice_engine(config: VoicesConfig) -> "ChatterboxEngine":

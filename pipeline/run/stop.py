@@ -1,38 +1,71 @@
-"""What a process does about SIGTERM and SIGINT. Knows nothing of jobs.
-
-SIGUSR2 is left to a scheduler's launcher (submitit requeues by it).
-"""
+"""What a process does when it is asked to stop. Knows nothing of jobs."""
 
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 from pipeline.config import GRACE_S
+from pipeline.process import tell_signals
+from pipeline.run.signs import Signs
+
+
+def nothing() -> None:
+    pass
 
 
 class Stop:
-    """Called, it says whether a signal has come.
+    """Called, it says whether to stop; to ask is a sign of life.
 
-    The first signal ends the process at once. Inside `deferred`, where work must not be torn apart, it is remembered
-    instead. Whatever is still going on `grace_s` later, or at a second signal, is dropped: what is durable stays so.
+    The first SIGTERM, SIGINT or SIGHUP ends the process at once. Inside `deferred`, where work must not be torn apart,
+    it is remembered instead. Whatever is still going on `grace_s` later, or at a second one, is dropped: what is
+    durable stays so. Other signals are left to others: a scheduler's launcher hears SIGUSR2 (submitit requeues by it).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signs: Signs | None = None) -> None:
         self.signum = 0
         self.grace_s = GRACE_S
-        self._deferring = False
+        self.signs = signs or Signs()
+        self.leaving: Callable[[], None] = nothing  # what is done just before the process ends at once
+        self._asked = self._deferring = False
 
     def __call__(self) -> bool:
+        self.signs.alive()
         return self.signum != 0
 
     def listen(self) -> None:
-        """Handle signals from here on. A launcher (submitit) may have told the process to ignore SIGTERM."""
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, self._handle)
+        """Handle signals from here on, and those that came since `hear_signals`."""
+        tell_signals(self.ask, self._flag)
+
+    def check(self) -> None:
+        """`SystemExit` if the process is to stop: for places where nothing is left half done."""
+        if self():
+            raise SystemExit(128 + self.signum)
+
+    def ask(self, signum: int) -> None:
+        """Begin to stop as if by this signal; at the second call, end at once."""
+        if self._asked:
+            self.signum = signum  # the main thread may be on its way out, too
+            self.leave(128 + signum)
+        self.begin(signum)
+        with suppress(OSError):  # the terminal may be gone
+            print(f"{signal.Signals(signum).name}: finishing what is in flight; again to stop at once", file=sys.stderr)
+
+    def begin(self, signum: int) -> None:
+        self._asked, self.signum = True, self.signum or signum
+        if not self._deferring:
+            self.leave(128 + self.signum)
+        deadline = threading.Timer(self.grace_s, self.leave, (128 + self.signum,))
+        deadline.daemon = True
+        deadline.start()
+
+    def leave(self, code: int) -> None:
+        """End the process at once, from any thread."""
+        self.leaving()
+        os._exit(code)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -42,13 +75,5 @@ class Stop:
         finally:
             self._deferring = False
 
-    def _handle(self, signum: int, _frame: Any) -> None:
-        if self.signum:
-            os._exit(128 + signum)
-        self.signum = signum
-        deadline = threading.Timer(self.grace_s, os._exit, (128 + signum,))
-        deadline.daemon = True
-        deadline.start()
-        if not self._deferring:
-            raise SystemExit(128 + signum)
-        print(f"{signal.Signals(signum).name}: finishing what is in flight; again to stop at once", file=sys.stderr)
+    def _flag(self, signum: int, _frame: FrameType | None) -> None:
+        self.signum = self.signum or signum

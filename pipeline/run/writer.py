@@ -4,7 +4,7 @@ Order: the WAV is made durable, then its row is appended. Knows nothing of engin
 """
 
 from collections import deque
-from collections.abc import Set
+from collections.abc import Callable, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
@@ -26,9 +26,18 @@ QUEUE_S = 600.0  # seconds of audio that may wait to be written: 0.1 GB
 class Writer:
     """Used as a context, which ends when all that was given is written. Only one thread calls it."""
 
-    def __init__(self, rows: RowMaker, folder: RunFolder, journal: Journal, vouched: Set[str] = frozenset()) -> None:
-        """`vouched`: ids whose last row says ok, whether their WAV is there or not."""
-        self._vouched = vouched
+    def __init__(
+        self,
+        rows: RowMaker,
+        folder: RunFolder,
+        journal: Journal,
+        vouched: Set[str] = frozenset(),
+        tell: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`vouched`: ids whose last row says ok, whether their WAV is there or not. `tell` is called, on any thread,
+        when an utterance's row is durable.
+        """
+        self._vouched, self._tell = vouched, tell
         self._rows, self._folder, self._journal = rows, folder, journal
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="writer")
         self._queue: deque[tuple[float, Future[Row]]] = deque()  # seconds of audio, and the row to be; oldest first
@@ -44,7 +53,7 @@ class Writer:
 
     def fail(self, task: Task) -> list[Row]:
         """Queue the row of a failed utterance; returns as `keep` does."""
-        return self._put(0.0, self._pool.submit(self._append, self._rows.make_failed(task)))
+        return self._put(0.0, self._pool.submit(self._finish, self._rows.make_failed(task)))
 
     def roll_back(self, precision: Precision) -> None:
         """A row that says what is used from here on; durable when it returns."""
@@ -79,9 +88,13 @@ class Writer:
             self._append(replaced_row(id))
         with self._folder.writing():
             sha256 = write_wav(path, kept.pcm, SAMPLE_RATE)
-        return self._append(self._rows.make_ok(kept, path.relative_to(self._folder.root).as_posix(), sha256))
+        return self._finish(self._rows.make_ok(kept, path.relative_to(self._folder.root).as_posix(), sha256))
 
-    def _append(self, row: Row) -> Row:
+    def _finish(self, row: Row) -> Row:
+        self._append(row)
+        self._tell()
+        return row
+
+    def _append(self, row: Row) -> None:
         with self._folder.writing():
             self._journal.append(row)
-        return row

@@ -48,6 +48,21 @@ class RunFolder:
     def lock(self) -> Path:
         return self.root / "journal" / "run.lock"
 
+    def has_run(self) -> bool:
+        """Whether a run was rendered into the folder: a plan or journals are there."""
+        return os.path.isfile(self.plan) or os.path.isdir(self.root / "journal")  # unlike Path's, never an error
+
+    def check(self) -> None:
+        """`UserError` if the folder cannot be made where it is wanted. Writes nothing."""
+        place = next((place for place in (self.root, *self.root.parents) if os.path.lexists(place)), Path("."))
+        if not os.path.exists(place):
+            raise UserError(
+                f"out={self.root}: {place} is a link to {os.readlink(place)}, which is not there; "
+                "make that folder, or choose another out="
+            )
+        if not place.is_dir():
+            raise UserError(f"out={self.root}: {place} is a file; choose another out=")
+
     def create(self) -> None:
         """Make the folder, or say in one line why it cannot be."""
         if self.reuse.is_symlink() or (self.reuse.exists() and not self.reuse.is_dir()):

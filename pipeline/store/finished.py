@@ -20,7 +20,7 @@ from pipeline.plan import Planned
 from pipeline.store import RunFolder
 from pipeline.store.index import Index, read_index
 from pipeline.store.manifest import rows_of, status_by_plan
-from pipeline.store.plan_snapshot import PlanSnapshot, read_snapshot
+from pipeline.store.plan_snapshot import BrokenSnapshot, PlanSnapshot, load_snapshot
 from pipeline.store.schema import Row
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,12 @@ log = logging.getLogger(__name__)
 
 class DamagedRun(UserError):
     """A folder that a run was rendered into, but whose plan or text cannot be read."""
+
+    def __init__(self, run: str | Path, cause: BrokenSnapshot) -> None:
+        super().__init__(
+            f"run={run} has no plan that can be read ({cause}); run jobs.generate into it, then this again"
+        )
+        self.cause = cause
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,14 @@ class FinishedRun:
 def open_run(path: str | Path) -> FinishedRun:
     """`UserError` if there is no run in the folder, `DamagedRun` if its plan cannot be read."""
     folder = RunFolder(Path(path))
-    if not os.path.isdir(folder.root / "journal"):  # unlike Path's, never an error
+    if not folder.has_run():
         raise UserError(f"run={path}: no run in it; give the folder that jobs.generate wrote")
-    snapshot = read_snapshot(folder)
-    if snapshot is None:
-        raise DamagedRun(f"run={path} has no plan that can be read; run jobs.generate into it, then this again")
-    return FinishedRun(folder, snapshot, read_index(folder))
+    try:
+        return FinishedRun(folder, load_snapshot(folder), read_index(folder))
+    except BrokenSnapshot as error:
+        raise DamagedRun(path, error) from error
+    except OSError as error:
+        raise UserError(f"run={path} cannot be read ({error}); check the disk and the permissions") from error
 
 
 def read_config(root: Path) -> GenerateConfig:
@@ -102,6 +110,14 @@ def read_records(root: Path) -> Iterator[Mapping[str, Any]]:
         return
     for path in (root / "runs" / name for name in sorted(names, reverse=True) if name.endswith(".json")):
         try:
-            yield dict(json.loads(path.read_text()).items())
-        except (OSError, ValueError, AttributeError) as error:
+            yield read_record(path)
+        except UserError as error:
             log.warning("%s cannot be read: %s", path, error)
+
+
+def read_record(path: Path) -> Mapping[str, Any]:
+    """A run record; `UserError` for what is no JSON object."""
+    try:
+        return dict(json.loads(path.read_text()).items())
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(str(error)) from error

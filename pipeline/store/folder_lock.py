@@ -1,10 +1,12 @@
 """Who may write to a run's folder: the shards of one run of one plan. Knows nothing of what they write."""
 
 import fcntl
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
 
+from pipeline.durable import make_folder
 from pipeline.errors import UserError
 from pipeline.store import RunFolder
 
@@ -42,17 +44,36 @@ def lock_shared(folder: RunFolder, digest: str, cut: Mapping[str, Any], prepare:
 
 @contextmanager
 def lock_exclusive(folder: RunFolder) -> Iterator[None]:
-    """Keep every other process out of the folder; `UserError` while one is in."""
+    """Keep every other process out of the folder; `UserError` while one is in, or if there is no run in it.
+
+    A lock's file that was lost is made again, empty: a job that begins meanwhile has to find it.
+    """
     try:
+        if not folder.lock.exists():
+            if not folder.has_run():
+                raise UserError(f"run={folder.root}: no run in it; give the folder that jobs.generate wrote")
+            make_folder(folder.lock.parent)
+            folder.lock.touch()
         lock = open(folder.lock)
-    except FileNotFoundError as error:
-        raise UserError(f"run={folder.root}: no run in it; give the folder that jobs.generate wrote") from error
     except OSError as error:
         raise UserError(f"run={folder.root}: cannot be read ({error.strerror}); check the path") from error
     with lock:
         if not _try_exclusive(lock):
             raise UserError(f"run={folder.root} is in use: a job is rendering into it; wait for it")
         yield
+
+
+def read_cut(folder: RunFolder, digest: str) -> tuple[str | None, int | None] | None:
+    """`chapters` and `limit` of the last run; None if it was of another plan, or if its file does not say."""
+    try:
+        lines = folder.lock.read_text().split("\n")
+    except (OSError, ValueError):
+        return None
+    found = re.fullmatch(r"num_shards=\d+ chapters=(.*) limit=(None|\d+)", lines[0])
+    if not found or lines[1:] != [digest]:
+        return None
+    chapters, limit = (None if value == "None" else value for value in found.groups())
+    return chapters, limit and int(limit)
 
 
 def _try_exclusive(lock: IO[str]) -> bool:

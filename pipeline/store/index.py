@@ -1,23 +1,23 @@
 """The last journal row of each utterance, and whether its WAV is there. Knows nothing of tables or texts."""
 
 import hashlib
-import logging
 import os
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.plan import Planned
 from pipeline.store import RunFolder
-from pipeline.store.journal import Place, read_rows
+from pipeline.store.journal import Place, decode, read_lines
 from pipeline.store.rollback import ROLLBACK
 from pipeline.store.schema import BOOKKEEPING, NAMES, Row, find_fault
 from pipeline.store.wav import HEADER_BYTES
 
-log = logging.getLogger(__name__)
-
 NEEDED = ("id", "key", "status")
 AUDIO = ("file_name", "num_samples", "audio_sha256")
+BROKEN, CUT = "that are broken", "cut off"  # CUT: a last line that is being written, or torn
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,35 @@ class Entry:
     audio_sha256: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A journal's line that is no row."""
+
+    journal: Path
+    id: str  # of the utterance that it seems to be of; empty: it does not say
+    why: str  # what is wrong with it, behind "lines "
+
+
 class Index(dict[str, Entry]):
     """The last row of each utterance, by its id: it tells what the utterance's WAV is now."""
 
     def __init__(self) -> None:
         self.spoken: dict[str, Entry] = {}  # the latest ok row of each key, under any id
         self.unknown_columns: set[str] = set()  # names that today's code does not know
+        self.passed_over: list[PassedOver] = []
+
+    def lost_rows(self, planned: Iterable[Planned]) -> list[PassedOver]:
+        """The lines that may have been the row of one of `planned` that has none now.
+
+        What a line told of has a row again once it was rendered again. From then on the line costs nothing.
+        """
+        ids = {item.utterance.id for item in planned if not self.has_row(item)}
+        return [line for line in self.passed_over if line.id in ids or (ids and not line.id)]
+
+    def has_row(self, item: Planned) -> bool:
+        """Whether the last row of an utterance, ok or failed, is for the key that it has now."""
+        entry = self.get(item.utterance.id)
+        return entry is not None and entry.key == item.key
 
     @property
     def next_generation(self) -> int:
@@ -47,14 +70,15 @@ class Index(dict[str, Entry]):
 
 
 def read_index(folder: RunFolder) -> Index:
+    """The index of all journals. A line that is no row is kept in `passed_over`, and costs only itself."""
     index = Index()
     known = BOOKKEEPING.union(NAMES)
-    for place, row in read_rows(folder.root / "journal"):
-        if row.get("status") == ROLLBACK:  # of no utterance
+    for place, line in read_lines(folder.root / "journal"):
+        row = decode(line)
+        if row is not None and row.get("status") == ROLLBACK:  # of no utterance
             continue
-        fault = find_fault(row) or next((name for name in NEEDED if row.get(name) is None), "")
-        if fault or not isinstance(row.get("generation", 0), int):
-            log.warning("%s: a row with a wrong %s is passed over", place.journal, fault or "generation")
+        if fault := _fault(line, row):
+            index.passed_over.append(PassedOver(place.journal, _seeming_id(line), fault))
             continue
         audio = {name: row[name] for name in AUDIO if row.get(name) is not None} if row["status"] == "ok" else {}
         entry = Entry(row["id"], row["key"], row["status"], row.get("generation", 0), place, **audio)
@@ -63,6 +87,22 @@ def read_index(folder: RunFolder) -> Index:
             _keep_newest(index.spoken, entry.key, entry)
         index.unknown_columns.update(row.keys() - known)
     return index
+
+
+def _fault(line: bytes, row: Row | None) -> str:
+    """Why a line is no row; empty: it is one."""
+    if row is None:
+        return BROKEN if line.endswith(b"\n") else CUT
+    fault = find_fault(row) or next((name for name in NEEDED if row.get(name) is None), "")
+    if not fault and not isinstance(row.get("generation", 0), int):
+        fault = "generation"
+    return fault and f"with a wrong {fault}"
+
+
+def _seeming_id(line: bytes) -> str:
+    """The id at the beginning of a line that cannot be trusted; empty: none can be read."""
+    found = re.match(rb'\{"id":"([^"\\]+)"', line)
+    return found[1].decode(errors="replace") if found else ""
 
 
 def _keep_newest(entries: dict[str, Entry], name: str, entry: Entry) -> None:

@@ -6,7 +6,6 @@ that is torn, cut, or changed by anyone else.
 
 import fcntl
 import json
-import logging
 import os
 import threading
 import zlib
@@ -18,8 +17,6 @@ from typing import Any
 from pipeline.durable import fsync_folder
 from pipeline.errors import UserError
 from pipeline.store.schema import VERSION
-
-log = logging.getLogger(__name__)
 
 CHECKSUM = b',"crc32":"'  # the last member of every line's object
 
@@ -121,26 +118,34 @@ def decode(line: bytes) -> dict[str, Any] | None:
     data, _, checksum = line.rpartition(CHECKSUM)
     if checksum != b'%08x"}\n' % zlib.crc32(data):
         return None
-    return json.loads(data + b"}")
+    try:
+        return json.loads(data + b"}")
+    except ValueError:  # signed by another program
+        return None
 
 
 def read_row(place: Place) -> dict[str, Any]:
-    """The row that `read_rows` found there."""
+    """The row that `read_lines` found there."""
     with open(place.journal, "rb") as file:
         file.seek(place.offset)
         return decode(file.readline())
 
 
-def read_rows(folder: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """Every whole row of every journal in `folder`, one at a time, in each journal's order of writing."""
+def read_lines(folder: Path) -> Iterator[tuple[Place, bytes]]:
+    """Every line of every journal in `folder`, one at a time, in each journal's order of writing.
+
+    A last line without its end is being written, or torn.
+    """
     for path in sorted(path for path in folder.glob("*.jsonl") if path.is_file()):
-        broken = offset = 0
+        offset = 0
         with open(path, "rb") as file:
             for line in file:
-                row = decode(line)
-                if row is not None:
-                    yield Place(path, offset), row
-                broken += row is None and line.endswith(b"\n")  # a last line without its end is being written, or torn
+                yield Place(path, offset), line
                 offset += len(line)
-        if broken:
-            log.warning("%s: %d broken line(s) passed over; their utterances will be rendered again", path, broken)
+
+
+def read_rows(folder: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Every whole row of every journal in `folder`, in the order of `read_lines`."""
+    for place, line in read_lines(folder):
+        if (row := decode(line)) is not None:
+            yield place, row

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.config import WandbConfig
+from pipeline.process import signals_held
 from pipeline.telemetry.wandb_child import one_line, sync_hint
 
 log = logging.getLogger(__name__)
@@ -155,15 +156,16 @@ def start_child(home: Path) -> subprocess.Popen[bytes]:
         "PYTHONPATH": os.pathsep.join(sys.path),  # the child imports from the same folders as the job
         "WANDB_ERROR_REPORTING": "false",  # wandb's own error reporting waits for its server at exit
     }
-    child = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.telemetry.wandb_child"],
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | environment,
-        start_new_session=True,  # Ctrl-C must reach the job only
-    )
+    with signals_held():  # for good: the child and its own children need none
+        child = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.telemetry.wandb_child"],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | environment,
+            start_new_session=True,  # Ctrl-C must reach the job only
+        )
     os.set_blocking(child.stdin.fileno(), False)
     os.set_blocking(child.stdout.fileno(), False)
     return child

@@ -10,6 +10,7 @@ import secrets
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -19,6 +20,7 @@ from textwrap import shorten
 from typing import Any, BinaryIO
 
 from pipeline.durable import write_durably
+from pipeline.process import STOPPING
 
 # Limits for a server that does not answer. The job waits `tracker.FINISH_S` at its end: on a machine that is not
 # overloaded, that is enough for START_S and SEND_S, and for TABLE_S and SEND_S.
@@ -26,26 +28,85 @@ START_S = 5  # for the answer at the start; after it the run goes on offline
 TABLE_S = 3  # for a table: wandb queries the server first, and waits
 SEND_S = 5  # for the rest at the end; after it wandb completes its file, for `wandb sync`
 
+RESTARTS = 5  # of wandb's own child
+
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers send it to all processes of a job; the job ends this one
+    for signum in (*STOPPING, signal.SIGUSR1, signal.SIGUSR2):  # schedulers send them to all processes of a job
+        signal.signal(signum, signal.SIG_IGN)  # the job ends this one
     lines, error_pipe = take_pipes()
     start = json.loads(next(lines))
-    run = None
+    run = LastingRun(start, error_pipe)
     try:
-        run = start_run(start, error_pipe)
+        run.catch_up()
         for line in lines:
             message = json.loads(line)
-            if "figures" in message:
-                run.log(message["figures"])
-            elif "table" in message:
-                log_table(run, **message["table"])
-            else:
-                return finish(run, **message)
+            run.told.append(message)
+            run.catch_up()
+            if "summary" in message:
+                return
     except (Exception, SystemExit) as error:  # wandb.teardown() calls exit if wandb's own child has failed
-        report(error_pipe, error, start["folder"] if run else None)
+        report(error_pipe, error, start["folder"] if run.run else None)
         tear_down()
     os._exit(1)  # skips exit hooks and stuck threads; reached without an error if the job died
+
+
+class LastingRun:
+    """A W&B run that is told all it may have lost where a signal has ended wandb's own child.
+
+    That is a program in Go that handles all signals, so none can be kept from it, and it holds figures in memory.
+    """
+
+    def __init__(self, start: dict[str, Any], error_pipe: BinaryIO) -> None:
+        self.told: list[dict[str, Any]] = []  # all that the job has sent
+        self.run: Any = None
+        self._start, self._error_pipe = start, error_pipe
+        self._known = 0  # how many of `told` wandb has
+        self._first = -1  # the run's step at its start; each message is one
+        self._restarts = 0
+
+    def catch_up(self) -> None:
+        """Start the run if there is none, and tell it what it does not know yet."""
+        while True:
+            try:
+                self._begin()
+                while self._known < len(self.told):
+                    tell(self.run, self.told[self._known])
+                    self._known += 1
+                return
+            except Exception:
+                if self._restarts == RESTARTS or not has_lost_child():
+                    raise
+                self._restarts += 1
+                tear_down()
+                self.run = None
+
+    def _begin(self) -> None:
+        if self.run is None:
+            self.run = start_run(self._start, self._error_pipe)
+            self._first = self.run.step if self._first < 0 else self._first
+            self._known = max(0, self.run.step - self._first)
+
+
+def has_lost_child() -> bool:
+    """Whether wandb's own child has ended. wandb may notice a little earlier."""
+    for _ in range(10):
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0]:
+                return True
+        except ChildProcessError:  # wandb has waited for it, or has not started it
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def tell(run: Any, message: dict[str, Any]) -> None:
+    if "figures" in message:
+        run.log(message["figures"])
+    elif "table" in message:
+        log_table(run, **message["table"])
+    else:
+        finish(run, **message)
 
 
 def take_pipes() -> tuple[BinaryIO, BinaryIO]:
@@ -64,7 +125,7 @@ def start_run(start: dict[str, Any], error_pipe: BinaryIO) -> Any:
     try:
         return init(start)
     except Exception as error:
-        if start["mode"] != "online":
+        if start["mode"] != "online" or has_lost_child():
             raise
         tear_down()  # the failed start still holds the run's id
         run = init(start | {"mode": "offline"})

@@ -36,11 +36,12 @@ def read_book(path: str | Path) -> Book:
     if not chapters:
         raise UserError(f"{path}: nothing in it can be spoken; give a text file with words in it")
     unspoken = sorted([*notices, *_find_unspoken(text, blocks)], key=lambda span: span.start)
-    return Book(_safe_name(path.stem), text, chapters, tuple(unspoken))
+    return Book(name_book(path), text, chapters, tuple(unspoken))
 
 
-def _safe_name(stem: str) -> str:
-    name = re.sub(r"[^\w.]+", "-", unicodedata.normalize("NFC", stem))
+def name_book(path: str | Path) -> str:
+    """A book's name, by its file's, fit to be part of a file's name."""
+    name = re.sub(r"[^\w.]+", "-", unicodedata.normalize("NFC", Path(path).stem))
     return name.strip("-.").encode()[:NAME_BYTES].decode(errors="ignore").strip("-.") or "book"
 
 

@@ -37,11 +37,11 @@ def build_watermarker(options: WatermarkConfig, device: str) -> Watermarker:
     """A watermarker for speech of an engine on `device`. `UserError` if it is enabled and Perth does not load."""
     if not options.enabled:
         return Unmarked()
-    from pipeline.watermark.perth import Perth, load_perth
-
-    net = load_perth()
     if not device.startswith("cuda"):
-        return Perth(net)
-    from pipeline.watermark.perth_batched import BatchedPerth
+        from pipeline.watermark.perth import Perth, load_perth
 
-    return BatchedPerth(net.perth_net, device)
+        return Perth(load_perth())
+    from pipeline.watermark.perth_batched import BatchedPerth
+    from pipeline.watermark.perth_weights import read_perth
+
+    return BatchedPerth(read_perth(), device)

@@ -2,22 +2,21 @@
 
 Perth takes one utterance at a time. Here the rows of a batch are padded to the longest. Each operation beyond a single
 frame (reflection at both ends, convolutions, overlap-add, means, the loudest frame) respects where a row ends, so each
-row's result is as if it were alone. Weights and the transform's parameters are Perth's own.
+row's result is as if it were alone. Weights and the transform's parameters are Perth's own. Magnitudes are in dB,
+scaled so that the least is 0 and 15 dB above full scale is 1.
 
 Letters in shapes: B rows, N samples, L samples at Perth's 32 kHz, F frequency bins, T frames, S frames after resampling
 in time, C channels.
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 import torch
-from perth.perth_net.perth_net_implicit.model.encoder import magmask
-from perth.perth_net.perth_net_implicit.model.perth_net import PerthNet
-from perth.perth_net.perth_net_implicit.utils import cx_to_magphase, magphase_to_cx
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchaudio.transforms import Resample
 
@@ -27,11 +26,14 @@ from pipeline.device.dtypes import float32_math, repeatable
 from pipeline.device.memory import catch_oom
 from pipeline.device.padding import padded_batches
 from pipeline.watermark.perth import pad_to_mark, pad_to_score
+from pipeline.watermark.perth_weights import Layers, PerthWeights
 
 log = logging.getLogger(__name__)
 
 GROUP_S = 160  # seconds of audio, padding included, that are computed together; they take 0.8 GB
 LEAST_STEP_S = 0.5  # least step between padded lengths
+AUDIBLE = 0.05  # of the loudest frame's sum of magnitudes
+HEADROOM_DB = 15
 SPEEDS = (5, 4, 3)  # quarters of the frames: the detector also looks for marks in slowed and sped-up speech
 
 
@@ -40,19 +42,18 @@ class BatchedPerth:
 
     batch_s = 320.0
 
-    def __init__(self, net: PerthNet, device: str) -> None:
+    def __init__(self, weights: PerthWeights, device: str) -> None:
         self._device, self._group_s = torch.device(device), float(GROUP_S)
-        self._hop, self._n_fft = net.hp.hop_size, net.hp.n_fft
+        self._hop, self._n_fft = weights.hop, weights.n_fft
         with device_errors(self._device):
-            self._net = net.to(self._device).eval()
+            self._weights = weights.to(self._device)
             self._window = torch.hann_window(self._n_fft, device=self._device)
 
     def apply(self, samples: Sequence[np.ndarray], rate: int) -> list[np.ndarray]:
         def mark(rows: Tensor, lengths: Tensor) -> Tensor:
             spectrum, frames = self._analyse(rows, lengths, rate)
-            magnitude, phase = cx_to_magphase(self._net.hp, spectrum)
-            marked = magphase_to_cx(self._net.hp, self._encode(magnitude, frames), phase)
-            return self._synthesise(marked, frames, rate)
+            magnitude = self._encode(self._scale(spectrum), frames)
+            return self._synthesise(self._unscale(magnitude, torch.angle(spectrum)), frames, rate)
 
         rows = self._run_in_groups(mark, [pad_to_mark(row, rate) for row in samples], rate)
         return [row[: len(before)] for row, before in zip(rows, samples, strict=True)]
@@ -62,8 +63,7 @@ class BatchedPerth:
 
         def find(rows: Tensor, lengths: Tensor) -> Tensor:
             spectrum, frames = self._analyse(rows, lengths, rate)
-            magnitude, _ = cx_to_magphase(self._net.hp, spectrum)
-            return self._decode(magnitude, frames).clip(0, 1).nan_to_num()
+            return self._decode(self._scale(spectrum), frames).clip(0, 1).nan_to_num()
 
         return [float(score) for score in self._run_in_groups(find, [pad_to_score(row, rate) for row in samples], rate)]
 
@@ -99,7 +99,7 @@ class BatchedPerth:
 
     def _analyse(self, rows: Tensor, lengths: Tensor, rate: int) -> tuple[Tensor, Tensor]:
         """STFT of rows (B, N): spectra (B, F, T), and each row's number of frames (B,)."""
-        model_rate = self._net.hp.sample_rate
+        model_rate = self._weights.sample_rate
         rows = get_resampler(rate, model_rate, self._device)(rows)  # (B, L)
         lengths = -(-lengths * model_rate // rate)  # rounded up
         ends = self._n_fft // 2
@@ -110,12 +110,24 @@ class BatchedPerth:
         spectra = torch.stft(rows, self._n_fft, self._hop, window=self._window, center=False, return_complex=True)
         return spectra, lengths // self._hop + 1
 
+    def _scale(self, spectra: Tensor) -> Tensor:
+        """Magnitudes of spectra, any shape: 0 for Perth's least, 1 for 15 dB."""
+        least = self._weights.least_magnitude
+        least_db = 20 * math.log10(least)
+        return (20 * torch.log10(spectra.abs().clip(least)) - least_db) / (HEADROOM_DB - least_db)
+
+    def _unscale(self, magnitude: Tensor, phase: Tensor) -> Tensor:
+        """Spectra of scaled magnitudes and phases, any shape."""
+        least_db = 20 * math.log10(self._weights.least_magnitude)
+        db = magnitude * (HEADROOM_DB - least_db) + least_db
+        return 10.0 ** (db / 20).clip(max=10) * torch.exp(1j * phase)
+
     def _encode(self, magnitude: Tensor, frames: Tensor) -> Tensor:
         """Add the mark to magnitudes (B, F, T)."""
-        encoder, mask = self._net.encoder, make_mask(frames, magnitude.shape[2])
+        subband, mask = self._weights.subband, make_mask(frames, magnitude.shape[2])
         magnitude = magnitude * mask
-        change = run_layers(encoder.layers, magnitude[:, : encoder.subband], mask) * magmask(magnitude)[:, None]
-        magnitude[:, : encoder.subband] += change
+        change = run_layers(self._weights.encoder, magnitude[:, :subband], mask) * find_audible(magnitude)
+        magnitude[:, :subband] += change
         return magnitude
 
     def _synthesise(self, spectra: Tensor, frames: Tensor, rate: int) -> Tensor:
@@ -128,17 +140,14 @@ class BatchedPerth:
         ends = self._n_fft // 2
         rows = (total / weight.clamp(min=1e-11))[..., ends:-ends]
         rows = rows * make_mask(self._hop * (frames - 1), rows.shape[2])
-        return get_resampler(self._net.hp.sample_rate, rate, self._device)(rows[:, 0])
+        return get_resampler(self._weights.sample_rate, rate, self._device)(rows[:, 0])
 
     def _decode(self, magnitude: Tensor, frames: Tensor) -> Tensor:
         """Confidence (B,), not yet clipped, that the mark is in magnitudes (B, F, T)."""
-        decoder = self._net.decoder
         magnitude = magnitude * make_mask(frames, magnitude.shape[2])
-        audible, band = magmask(magnitude)[:, None], magnitude[:, : decoder.subband]
+        audible, band = find_audible(magnitude), magnitude[:, : self._weights.subband]
         found = []
-        for layers, quarters in zip(
-            (decoder.slow_layers, decoder.normal_layers, decoder.fast_layers), SPEEDS, strict=True
-        ):
+        for layers, quarters in zip(self._weights.decoders, SPEEDS, strict=True):
             sizes, size = frames * quarters // 4, magnitude.shape[2] * quarters // 4
             mask = make_mask(sizes, size)
             output = run_layers(layers, interpolate(band, frames, sizes, size), mask)  # (B, 2, S): attention, mark
@@ -160,11 +169,18 @@ def make_mask(lengths: Tensor, size: int) -> Tensor:
     return (torch.arange(size, device=lengths.device) < lengths[:, None]).float()[:, None]
 
 
-def run_layers(layers: nn.Sequential, x: Tensor, mask: Tensor) -> Tensor:
+def find_audible(magnitude: Tensor) -> Tensor:
+    """1 for frames that are loud beside the loudest of their row. magnitude (B, F, T); (B, 1, T) float32"""
+    total = magnitude.sum(dim=1, keepdim=True)  # (B, 1, T)
+    return (total > AUDIBLE * total.amax(dim=2, keepdim=True)).float()
+
+
+def run_layers(layers: Layers, x: Tensor, mask: Tensor) -> Tensor:
     """`layers` on x (B, C, T). Each reads zeros behind a row's end, as it would if the row were alone."""
-    for layer in layers:
-        x = layer(x) * mask
-    return x
+    *hidden, (weight, bias) = layers
+    for one, its_bias in hidden:
+        x = F.leaky_relu(F.conv1d(x, one, its_bias, padding=one.shape[2] // 2)) * mask
+    return F.conv1d(x, weight, bias, padding=weight.shape[2] // 2) * mask
 
 
 def interpolate(x: Tensor, frames: Tensor, sizes: Tensor, size: int) -> Tensor:

@@ -13,8 +13,9 @@ from pipeline.benchmark.stock import load_t3
 from pipeline.config import FP32, ChatterboxConfig, Precision, Sampling, VoiceConfig
 from pipeline.data import Request, Utterance
 from pipeline.engine.chatterbox.engine import ChatterboxEngine
+from pipeline.engine.chatterbox.files import S3GEN_FILE
 from pipeline.engine.chatterbox.loaded import LoadedModels
-from pipeline.engine.chatterbox.stock import T3
+from pipeline.engine.chatterbox.stock import T3, S3Gen, load
 from pipeline.engine.chatterbox.t3.decoder import Decoder
 from pipeline.engine.chatterbox.t3.slots import Prompt
 from pipeline.engine.chatterbox.t3.transformer import compute_prefix
@@ -72,9 +73,15 @@ def stock_t3(tiny) -> T3:
 
 
 @pytest.fixture(scope="session")
+def stock_s3gen(tiny) -> S3Gen:
+    """Stock's S3Gen with the tiny stand-in's weights."""
+    return load(S3GEN_FILE, tiny, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
 def make_prompt(engine) -> Callable[..., Prompt]:
     def make(text: str = TEXT, seed: int = 1, tokens: int = 20, **sampling) -> Prompt:
-        words = engine.residency.models.tokenizer.text_to_tokens(text)[0].tolist()
+        words = engine.residency.models.tokenizer.encode(text)
         return Prompt((255, *words, 0), seed, Sampling(**sampling), tokens)
 
     return make

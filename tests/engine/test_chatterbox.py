@@ -8,12 +8,14 @@ import librosa
 import numpy as np
 import pytest
 import torch
+from chatterbox.models.tokenizers import EnTokenizer
 from chatterbox.tts import ChatterboxTTS, Conditionals
 
 from pipeline.checks import judge, measure
 from pipeline.checks.tokens import longest_loop
 from pipeline.config import FP32, ChatterboxConfig, CheckConfig, Precision, VoiceConfig
 from pipeline.engine.chatterbox.engine import ChatterboxEngine
+from pipeline.engine.chatterbox.files import TOKENIZER_FILE
 from pipeline.engine.chatterbox.s3gen import flow, vocoder
 from pipeline.engine.chatterbox.t3.decoder import Decoder
 from pipeline.engine.chatterbox.tuning import TUNING, Tuning
@@ -73,7 +75,7 @@ def test_greedy_speech_is_what_stock_generates_for_the_same_noise(make_engine, a
     engine.prepare()
     models, texts = engine.residency.models, {"Is anyone there?": 10, "A candle came down the stair.": 40, "Oh!": 25}
     spoken = speak(engine, *(ask(text, seed=n, tokens=n, exaggeration=0.7, min_p=1.0) for text, n in texts.items()))
-    stock = ChatterboxTTS(stock_t3, *models.voice_modules(), models.tokenizer, "cpu")
+    stock = ChatterboxTTS(stock_t3, *models.voice_modules(), EnTokenizer(str(models.folder / TOKENIZER_FILE)), "cpu")
     stock.conds = Conditionals.load(models.folder / "conds.pt")
     for speech in spoken:
         assert_same_sound(speech.samples, stock_generate(stock, engine, speech.request))

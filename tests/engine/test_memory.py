@@ -17,7 +17,7 @@ from pipeline.engine.chatterbox.loaded import LoadedModels, verify
 from pipeline.engine.chatterbox.memory import choose_phased, fit_slots, s3gen_bytes
 from pipeline.engine.chatterbox.residency import Residency
 from pipeline.engine.chatterbox.s3gen.flow import Flow
-from pipeline.engine.chatterbox.stock import load
+from pipeline.engine.chatterbox.saved import read_saved
 from pipeline.engine.chatterbox.t3.decoder import Decoder
 from pipeline.errors import OutOfMemory
 
@@ -179,8 +179,8 @@ def test_what_does_not_fit_even_in_turns_ends_the_job_in_one_line(make_engine, a
 
 
 def test_while_loading_weights_are_the_files_own_bytes(tiny):
-    module = load(T3_FILE, tiny, CPU)
-    address = module.tfmr.layers[0].mlp.up_proj.weight.data_ptr()
+    weight = read_saved(tiny / T3_FILE)["tfmr.layers.0.mlp.up_proj.weight"]
+    address = weight.data_ptr()
     for line in open("/proc/self/maps"):
         begin, end = (int(part, 16) for part in line.split()[0].split("-"))
         if begin <= address < end:
@@ -205,8 +205,7 @@ def test_a_checkpoint_saved_in_half_precision_loads_as_it_is(make_engine, ask, t
     half = "bf16" if dtype == torch.bfloat16 else "fp32"
     engine = make_engine(checkpoint=str(folder), precision=Precision(half, "fp32", "fp32", "fp32"))
     engine.prepare()
-    module = load(T3_FILE, folder, CPU, as_saved=True)
-    assert {parameter.dtype for parameter in module.parameters()} == {dtype}
+    assert {tensor.dtype for tensor in read_saved(folder / T3_FILE).tensors.values()} == {dtype}
     (speech,) = engine.synthesize([ask(tokens=5, precision=engine.precision)], lambda: False)
     assert speech.error == "" and np.isfinite(speech.samples).all() and len(speech.samples) == 5 * 960
 

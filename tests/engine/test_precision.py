@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.options import choices
+from jobs.catalogue import choices
 from pipeline.clip import read_clip
 from pipeline.config import FP32, Precision
 from pipeline.device import dtypes
@@ -105,10 +105,10 @@ def test_an_engine_leaves_none_of_torchs_switches_changed(make_engine, ask):
 @pytest.mark.parametrize("dtype, most", [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
 def test_the_vocoder_in_half_precision_says_the_same_but_for_rounding(engine, dtype, most):
     """The noise and the pitch are FP32's, so that samples can be compared."""
-    stock = engine.residency.models.s3gen.mel2wav
+    saved = engine.residency.models.s3gen.under("mel2wav")
     mel = torch.randn(80, 30, generator=torch.Generator().manual_seed(0)) - 2
-    (exact,) = Vocoder(stock, CPU)([mel], [1], "fp32", 2**32)
-    (rounded,) = Vocoder(stock, CPU, dtype)([mel], [1], "bf16", 2**32)
+    (exact,) = Vocoder(saved, CPU)([mel], [1], "fp32", 2**32)
+    (rounded,) = Vocoder(saved, CPU, dtype)([mel], [1], "bf16", 2**32)
     assert rounded.dtype == torch.float32 and not torch.equal(exact, rounded)
     assert (exact - rounded).square().mean() < (most * exact.abs().max()) ** 2
 

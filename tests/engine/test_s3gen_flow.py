@@ -20,7 +20,7 @@ STEPS = 3
 
 @pytest.fixture(scope="module")
 def flow(engine):
-    return Flow(engine.residency.models.s3gen.flow, CPU, "fp32", STEPS)
+    return Flow(engine.residency.models.s3gen.under("flow"), CPU, "fp32", STEPS)
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +30,13 @@ def asked():
 
 
 @pytest.fixture(scope="module")
-def expected(engine, asked):
+def expected(engine, stock_s3gen, asked):
     """Stock's mels, each alone. (80, frames)"""
     models, made = engine.residency.models, []
     for tokens, seed in zip(*asked, strict=True):
         with stocks_noise(models.vocoder("fp32").weights, seed):
             gen = reference_of(models.builtin_voice)
-            made.append(models.s3gen.flow_inference(tokens, ref_dict=gen, n_cfm_timesteps=STEPS, finalize=True)[0])
+            made.append(stock_s3gen.flow_inference(tokens, ref_dict=gen, n_cfm_timesteps=STEPS, finalize=True)[0])
     return made
 
 
@@ -48,7 +48,7 @@ def test_ragged_mels_are_stocks_to_the_last_frame_of_the_shortest(count, flow, a
         assert mel.shape == stock.shape and (mel - stock).abs().max() <= 1e-4 * stock.abs().max()
 
 
-def test_with_a_short_prompt_mels_are_stocks_too(flow, engine):
+def test_with_a_short_prompt_mels_are_stocks_too(flow, engine, stock_s3gen):
     whole = engine.residency.models.builtin_voice
     short = replace(
         whole,
@@ -59,9 +59,7 @@ def test_with_a_short_prompt_mels_are_stocks_too(flow, engine):
     tokens = torch.arange(9) * 700
     (mel,) = flow([tokens], [1], short)
     with stocks_noise(engine.residency.models.vocoder("fp32").weights, 1):
-        stock = engine.residency.models.s3gen.flow_inference(
-            tokens, ref_dict=reference_of(short), n_cfm_timesteps=STEPS, finalize=True
-        )
+        stock = stock_s3gen.flow_inference(tokens, ref_dict=reference_of(short), n_cfm_timesteps=STEPS, finalize=True)
     assert mel.shape == stock[0].shape == (80, 17) and (mel - stock[0]).abs().max() <= 1e-4 * stock.abs().max()
 
 
@@ -86,12 +84,14 @@ def test_bits_do_not_depend_on_order_or_on_the_rest_of_a_pack(flow, asked, engin
 def test_nan_stays_in_its_sequence(flow, asked, engine):
     tokens, seeds = (part[:3] for part in asked)
     good = flow(tokens, seeds, engine.residency.models.builtin_voice)
-    broken = Flow(engine.residency.models.s3gen.flow, CPU, "fp32", STEPS)
+    broken = Flow(engine.residency.models.s3gen.under("flow"), CPU, "fp32", STEPS)
     used_by_second = tokens[1][0]
     assert used_by_second not in torch.cat(
         [tokens[0], tokens[2], engine.residency.models.builtin_voice.prompt_token[0]]
     )
-    encoder = replace(broken.weights.encoder, tokens=broken.weights.encoder.tokens.clone())  # else it is stock's own
+    encoder = replace(
+        broken.weights.encoder, tokens=broken.weights.encoder.tokens.clone()
+    )  # else it is that of all flows
     broken.offloaded = Offloaded(replace(broken.weights, encoder=encoder), CPU)
     encoder.tokens[used_by_second] = torch.nan
     first, second, third = broken(tokens, seeds, engine.residency.models.builtin_voice)
@@ -99,7 +99,7 @@ def test_nan_stays_in_its_sequence(flow, asked, engine):
 
 
 def test_bf16_is_near(engine, asked, expected):
-    mels = Flow(engine.residency.models.s3gen.flow, CPU, "bf16", STEPS)(
+    mels = Flow(engine.residency.models.s3gen.under("flow"), CPU, "bf16", STEPS)(
         *(part[:2] for part in asked), engine.residency.models.builtin_voice
     )
     for mel, stock in zip(mels, expected, strict=False):

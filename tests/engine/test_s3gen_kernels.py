@@ -71,7 +71,9 @@ def test_kernels_compute_what_plain_pytorch_does(device, compare_kernels):
 def on_gpu(engine):
     """A flow, and a voice."""
     device = torch.device("cuda")
-    return Flow(engine.residency.models.s3gen.flow, device, "bf16", 4), engine.residency.models.builtin_voice.to(device)
+    return Flow(
+        engine.residency.models.s3gen.under("flow"), device, "bf16", 4
+    ), engine.residency.models.builtin_voice.to(device)
 
 
 def filling(size: int, voice: Conditionals) -> tuple[list[torch.Tensor], list[int]]:

@@ -17,6 +17,7 @@ from pipeline.engine.chatterbox.s3gen import vocoder as module
 from pipeline.engine.chatterbox.s3gen import vocoder_weights
 from pipeline.engine.chatterbox.s3gen.streams import PHASES, SOURCE
 from pipeline.engine.chatterbox.s3gen.vocoder import Vocoder, decode, make_source, predict_f0, vocode
+from pipeline.engine.chatterbox.saved import SavedTensors
 from pipeline.engine.chatterbox.tuning import TUNING, Tuning
 
 from .noise import stocks_noise
@@ -55,23 +56,29 @@ def speak_stock(stock, weights, mel, seed):
 
 
 @pytest.fixture(scope="module")
-def stock(engine):
-    return engine.residency.models.s3gen.mel2wav
+def stock(stock_s3gen):
+    return stock_s3gen.mel2wav
+
+
+def saved_from(module: torch.nn.Module) -> SavedTensors:
+    """A module's tensors as a file has them."""
+    return SavedTensors(module.state_dict())
 
 
 @pytest.fixture(scope="module")
-def mel(engine):
+def mel(engine, stock_s3gen):
     """(80, 80) of the tiny stand-in's speech, about 200 Hz"""
     tokens = torch.arange(40) * 149 % 6561
     gen = reference_of(engine.residency.models.builtin_voice)
     with torch.inference_mode():
-        return engine.residency.models.s3gen.flow_inference(tokens, ref_dict=gen, n_cfm_timesteps=2, finalize=True)[
-            0
-        ].clone()
+        return stock_s3gen.flow_inference(tokens, ref_dict=gen, n_cfm_timesteps=2, finalize=True)[0].clone()
 
 
 def make_case(stock, mel):
-    ours, mels = Vocoder(stock, CPU), [mel[:, 2 * row : 2 * row + length] for row, length in enumerate(LENGTHS)]
+    ours, mels = (
+        Vocoder(saved_from(stock), CPU),
+        [mel[:, 2 * row : 2 * row + length] for row, length in enumerate(LENGTHS)],
+    )
     seeds = list(range(SEED, SEED + len(mels)))
     expected = [speak_stock(stock, ours.weights, *row) for row in zip(mels, seeds, strict=True)]
     return Case(ours, stock, mels, seeds, expected)
@@ -209,10 +216,10 @@ def test_nothing_to_say_is_nothing(steady):
     assert steady.ours([], [], "fp32", MEMORY) == []
 
 
-def test_stocks_module_stays_as_it_is_and_is_not_read_again(stock, mel):
+def test_the_tensors_that_are_read_stay_as_they_are_and_are_not_read_again(stock, mel):
     own = copy.deepcopy(stock)
     before, names = {name: value.clone() for name, value in own.state_dict().items()}, str(own)
-    ours = Vocoder(own, CPU)
+    ours = Vocoder(saved_from(own), CPU)
     (spoken,) = ours([mel[:, :4]], [1], "fp32", MEMORY)
     expected = speak_stock(own, ours.weights, mel[:, :4], 1).samples
     assert worst(spoken, expected) < 2e-3 and str(own) == names
@@ -268,7 +275,7 @@ def test_a_groups_work_never_waits_for_the_host(steady):
 
 @pytest.mark.gpu
 def test_on_a_gpu_each_row_is_stocks_speech_in_any_number_format(steady):
-    ours, mels = Vocoder(steady.stock, torch.device("cuda")), [mel.cuda() for mel in steady.mels]
+    ours, mels = Vocoder(saved_from(steady.stock), torch.device("cuda")), [mel.cuda() for mel in steady.mels]
     for number_format, tolerance in (("fp32", 2e-3), ("tf32", 2e-2)):
         spoken = ours(mels, steady.seeds, number_format, MEMORY)
         for samples, expected in zip(spoken, steady.expected, strict=True):
@@ -278,7 +285,7 @@ def test_on_a_gpu_each_row_is_stocks_speech_in_any_number_format(steady):
 @pytest.mark.gpu
 @pytest.mark.parametrize("number_format", ["fp32", "tf32"])
 def test_on_a_gpu_a_captured_group_has_the_bits_of_any_other(number_format, steady):
-    weights = Vocoder(steady.stock, torch.device("cuda")).weights
+    weights = Vocoder(saved_from(steady.stock), torch.device("cuda")).weights
     mels, lengths, seeds = padded(steady.mels).cuda(), lengths_of(steady.mels).cuda(), torch.tensor(steady.seeds).cuda()
     turned = [tensor.flip(0).contiguous() for tensor in (mels, lengths, seeds)]
     with torch.inference_mode():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from jobs.options import CONF
+from jobs.catalogue import CONF
 from pipeline.clip import read_clip
 from pipeline.errors import UserError
 

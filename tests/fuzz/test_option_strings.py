@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from jobs.options import all_options, choices
+from jobs.catalogue import all_options, choices
 from pipeline.config import GenerateConfig
 
 from .conftest import assert_planned_or_refused, one_line

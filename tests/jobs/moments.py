@@ -1,41 +1,54 @@
-"""Runs a job and sends it a signal at an exact moment of its own doing. Not a test; started by `test_faults`.
+"""Sends a signal to a job at an exact moment of its worker's doing. Not a test; runs in the worker, see `processes.py`.
 
 A moment is a file opened, renamed or removed, an fsync about to begin or just done, a verdict about to be given or
 just given, a row about to be appended or just durable. Threads reach theirs in any order, so a moment is known by its
-name and by how often that came before. Called with: the signal's number (0: only list the moments), the moment's name,
-its occurrence from 0, a file for the list, the job, its options. A moment that does not come again (rows share
-an fsync with others than before) is that of the process's end. If it came, the file has its name.
+name and by how often that came before. A moment that does not come again (rows share an fsync with others than
+before) is that of the worker's end. The file `listing` has the moment's name if it came, and is empty if it did not.
+It is there once the signal is sent: a second worker of the job gets none.
 """
 
+import json
 import os
-import runpy
-import sys
+import signal
 import threading
 
 EVENTS = {"open": 0, "os.rename": 1, "os.remove": 0, "os.truncate": 0, "os.mkdir": 0}  # which argument is the file
 
 
 class Moments:
-    def __init__(self, signum: int, name: str, occurrence: int, listing: str) -> None:
+    """`signum` 0: only list the moments. `to`: who gets the signal, worker, supervisor, or group: both of them."""
+
+    def __init__(self, signum: int, name: str, occurrence: int, listing: str, to: str) -> None:
         self.signum, self.wanted, self.names, self.listing = signum, (name, occurrence), [], listing
-        self.home, self._lock = os.getcwd(), threading.Lock()
+        self.to, self.home, self._lock = to, os.getcwd(), threading.Lock()
 
     def __call__(self, name: str) -> None:
         with self._lock:
             came = (name, self.names.count(name))
             self.names.append(name)
         if came == self.wanted and self.signum:
-            self.write([name])
-            self.end()
+            self.send([name])
 
     def write(self, names: list[str]) -> None:
         with open(self.listing, "w") as file:
             file.write("\n".join(names))
 
-    def end(self) -> None:
+    def send(self, names: list[str]) -> None:
         if self.signum:
             signum, self.signum = self.signum, 0
-            os.kill(os.getpid(), signum)
+            self.write(names)
+            if self.to == "group":
+                os.killpg(os.getpgrp(), signum)
+            else:
+                os.kill(os.getppid() if self.to == "supervisor" else os.getpid(), signum)
+            if signum == signal.SIGKILL:
+                threading.Event().wait()  # for its death; it would come to no end of its own
+
+    def end(self) -> None:
+        if self.signum:
+            self.send([])
+        elif not os.path.exists(self.listing):
+            self.write(self.names)
 
     def watch(self, event: str, args: tuple) -> None:
         if event in EVENTS and isinstance(path := args[EVENTS[event]], str | os.PathLike):
@@ -57,26 +70,22 @@ def around(moments: Moments, function, name_of):
     return watched
 
 
-def main() -> None:
-    signum, name, occurrence, listing, job = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5]
-    sys.argv = [f"jobs/{job}.py", *sys.argv[6:]]
+def arm() -> None:
+    import sys
+
     import pipeline.run.loop
     import pipeline.store.journal
 
-    moments = Moments(signum, name, occurrence, listing)
+    moments = Moments(**json.loads(os.environ["MOMENT"]))
     os.fsync = around(moments, os.fsync, lambda fd: "fsync " + os.path.relpath(os.readlink(f"/proc/self/fd/{fd}")))
     judge = around(moments, pipeline.run.loop.judge, lambda speech, *_: f"verdict {speech.request.utterance.id}")
     pipeline.run.loop.judge = judge
     journal = pipeline.store.journal.Journal
     journal.append = around(moments, journal.append, lambda _, row: f"row {row['id']} {row['status']}")
+    exit_now = os._exit
+    os._exit = lambda code: (moments.end(), exit_now(code))
     sys.addaudithook(moments.watch)
-    try:
-        runpy.run_module(f"jobs.{job}", run_name="__main__")
-    finally:
-        if signum == 0:
-            moments.write(moments.names)
-        moments.end()
 
 
-if __name__ == "__main__":
-    main()
+if __name__ == "in_worker" and not os.path.exists(json.loads(os.environ["MOMENT"])["listing"]):
+    arm()

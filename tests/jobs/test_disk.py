@@ -58,8 +58,8 @@ def test_a_read_only_folder_is_one_line_and_exit_2_and_what_is_there_stays(draft
     try:
         ended = draft(f"out={disk}/run")
         assert ended.code == 2 and ended.err.count("\n") == 1 and "read-only" in ended.err.lower()
-        assert job("audit", f"run={disk}/run", "watermark=none").code == 1
-        fixed = job("audit", f"run={disk}/run", "watermark=none", "fix=true")
+        assert job("audit", f"run={disk}/run", "watermark=none", "whole=true").code == 1
+        fixed = job("audit", f"run={disk}/run", "watermark=none", "whole=true", "fix=true")
         assert fixed.code == 1 and fixed.err.count("\n") == 1 and "Read-only" in fixed.err
     finally:
         remount(disk, "rw")

@@ -3,17 +3,18 @@
 The moments are those of `moments.py`; which are chosen is seeded. A handful runs always, all of them as `long`.
 """
 
+import json
 import os
 import random
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ..conftest import STORY, UNMARKED, rows_of
+from .processes import GENERATE, environment, in_group, until
 
 MOMENTS = Path(__file__).with_name("moments.py")
 STAGES = {  # a moment's stage is the first whose pattern its name has
@@ -28,14 +29,23 @@ TINY = ("engine.checkpoint=stand-in-tiny", "device=cpu")
 OUT = Path("outputs/story")
 
 
-def start(signum: int, name: str, occurrence: int, *options: str) -> subprocess.CompletedProcess[str]:
-    """The main job as a process of its own, which gets `signum` at the moment of that name."""
-    moment = [str(int(signum)), name, str(occurrence), "moments.txt"]
-    command = [sys.executable, MOMENTS, *moment, "generate", "book=story.txt"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.run(
-        [*command, "wandb.mode=disabled", *options], env=environment, capture_output=True, text=True, timeout=600
+def start(
+    signum: int, name: str, occurrence: int, *options: str, to: str = "group"
+) -> subprocess.CompletedProcess[str]:
+    """The main job as a process of its own; `to` (see `moments.py`) gets `signum` at the moment of that name."""
+    Path("moments.txt").unlink(missing_ok=True)
+    moment = dict(signum=int(signum), name=name, occurrence=occurrence, listing="moments.txt", to=to)
+    job = subprocess.Popen(
+        [*GENERATE, "book=story.txt", "wandb.mode=disabled", *options],
+        env=environment(MOMENTS, MOMENT=json.dumps(moment)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
+    out, err = job.communicate(timeout=600)
+    until(lambda: not in_group(job.pid))
+    return subprocess.CompletedProcess(job.args, job.returncode, out, err)
 
 
 def facts(out: Path) -> tuple[list[dict], dict[str, bytes]]:
@@ -114,7 +124,7 @@ def lose_what_was_not_synced(name: str) -> None:
     It takes nothing where the moment did not come again: at the process's end all is synced.
     """
     found = re.match(r"before fsync (.*\.(?:jsonl|tmp))$", name)
-    if found and Path("moments.txt").exists():
+    if found and Path("moments.txt").read_text():
         data = Path(found[1]).read_bytes()
         Path(found[1]).write_bytes(data[: len(data) - min(37, len(data))])
 

@@ -228,10 +228,10 @@ def test_the_audit_names_a_take_over_that_was_cut_off(speak, job, monkeypatch):
         patch.setattr(reuse, "_place", killed)
         assert speak(MENDED).code == 9
     ended = job("audit", f"run={OUT}")
-    assert ended.code == 1 and "reuse holds speech that was being taken over: run jobs.generate again" in ended.out
-    assert "is there under another id, story-001-00004, and not taken over yet" in ended.out
+    assert ended.code == 1 and "WRONG: speech that waits to be taken over: 8" in ended.out
+    assert "story-002-00000 is there, as story-001-00004" in ended.out and "reuse/" not in ended.out
     fixed = job("audit", f"run={OUT}", "fix=true")
-    assert "reuse holds speech" in fixed.out and list((OUT / "reuse").iterdir())  # it stays where the next run looks
+    assert "waits to be taken over: 8" in fixed.out and list((OUT / "reuse").iterdir())  # where the next run looks
     assert "0 to render" in speak(MENDED).out
     assert_whole(job)
 

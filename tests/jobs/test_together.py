@@ -1,9 +1,9 @@
 """Several processes on one folder: shards together, ending at once, in each other's way, or dead."""
 
-import signal
 from pathlib import Path
 
 from ..conftest import STORY, UNMARKED, rows_of
+from .processes import end_group
 from .test_generate import OUT, rendered_anew, wav_bytes, written
 from .test_signals import STUCK, start, wait_for  # noqa: F401  (a fixture)
 
@@ -32,8 +32,7 @@ def test_a_second_process_on_one_shard_is_one_line_and_exit_2_until_the_first_is
     wait_for(first, lambda: list(OUT.glob("runs/*.json")))
     second = draft(UNMARKED)
     assert second.code == 2 and second.err.count("\n") == 1 and "in use: another process is rendering" in second.err
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    end_group(first)
     assert draft(UNMARKED).code == 0
 
 

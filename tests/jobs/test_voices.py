@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from jobs.options import CONF
+from jobs.catalogue import CONF
 
 TINY = ("engine.checkpoint=stand-in-tiny",)
 
@@ -55,3 +55,11 @@ def test_a_folder_without_clips_is_one_line_and_exit_2(job, tmp_path):
 def test_the_draft_engine_has_no_voices_to_prepare(job, tmp_path):
     ended = job("voices", f"clips={tmp_path}", "engine=espeak")
     assert ended.code == 2 and "there is no option engine;" in ended.err
+
+
+@pytest.mark.long
+def test_a_clip_that_is_cut_short_is_not_ready(prepare, tmp_path):
+    path = tmp_path / "clips" / "hum.wav"
+    path.write_bytes(path.read_bytes()[:-5000])
+    ended = prepare()
+    assert ended.code == 1 and "1 of 2 voices ready" in ended.out and f"{path.name}: is cut short" in ended.out

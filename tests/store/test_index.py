@@ -3,6 +3,8 @@ import os
 import numpy as np
 import pytest
 
+from pipeline.data import Utterance
+from pipeline.plan import Planned
 from pipeline.store import RunFolder
 from pipeline.store.index import changed_on_disk, is_done, read_index
 from pipeline.store.journal import Journal
@@ -65,3 +67,36 @@ def test_rows_of_failures_and_replacements_have_no_audio(folder):
     Journal(folder.root / "journal" / "0-of-1.jsonl", 2).append(dict(id="x", key="", status="replaced"))
     entry = read_index(folder)["x"]
     assert entry.status == "replaced" and not is_done(entry, "k", folder) and not is_done(entry, "", folder)
+
+
+def break_line(folder: RunFolder, number: int, old: bytes = b'"ok"', new: bytes = b'"no"') -> None:
+    path = folder.root / "journal" / "0-of-1.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[number] = lines[number].replace(old, new)
+    path.write_bytes(b"".join(lines))
+
+
+def planned(*names: str) -> list[Planned]:
+    said = dict(
+        book="b", chapter=1, chapter_title="", index=0, paragraph=0, char_start=0, char_end=0, pause_after_s=0.0
+    )
+    return [Planned(Utterance(id=name, text="", spoken_text="", **said), "k", 0, 1.0) for name in names]
+
+
+def test_a_broken_line_counts_until_its_utterance_has_a_row_again(folder):
+    for name in ("x", "y"):
+        write(folder, name)
+    break_line(folder, 0)
+    index = read_index(folder)
+    assert list(index) == ["y"] and [(line.id, line.why) for line in index.passed_over] == [("x", "that are broken")]
+    assert len(index.lost_rows(planned("x", "y"))) == 1 and index.lost_rows(planned("y")) == []
+    write(folder, "x", generation=2)
+    assert read_index(folder).passed_over and read_index(folder).lost_rows(planned("x", "y")) == []
+
+
+def test_a_broken_line_that_names_nobody_counts_until_nobody_lacks_a_row(folder):
+    for name in ("x", "y"):
+        write(folder, name)
+    break_line(folder, 0, b'"id"', b'"di"')
+    assert len(read_index(folder).lost_rows(planned("x", "y"))) == 1
+    assert read_index(folder).lost_rows(planned("y")) == []

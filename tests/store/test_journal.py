@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import random
+import zlib
 
 import pytest
 from hypothesis import given, settings
@@ -69,7 +70,7 @@ def test_every_prefix_of_one_journal_loads_and_takes_new_rows(tmp_path):
         assert [found["n"] for found in read_rows(tmp_path)] == [*range(whole[:cut].count(b"\n")), 9]
 
 
-def test_a_changed_byte_anywhere_costs_the_line_it_is_in_and_no_other(tmp_path, caplog):
+def test_a_changed_byte_anywhere_costs_the_line_it_is_in_and_no_other(tmp_path):
     draw = random.Random(0)
     lines = [line(n, text="Nobody came.") for n in range(3)]
     for _ in range(300):
@@ -77,17 +78,29 @@ def test_a_changed_byte_anywhere_costs_the_line_it_is_in_and_no_other(tmp_path, 
         broken[at] = draw.choice([value for value in range(256) if value not in (broken[at], ord("\n"))])
         (tmp_path / "0-of-1.jsonl").write_bytes(lines[0] + broken + lines[2])
         assert [found["n"] for found in read_rows(tmp_path)] == [0, 2]
-    assert caplog.text.count("1 broken line") == 300
 
 
-BROKEN = [b"", b"\xff\xfe{{", b"5", b"null", b"[]", b"{}", b'{"id":"x"}', b"[" * 100_000, line(1)[:-2], line(1)[1:-1]]
+SIGNED = b'5,"crc32":"%08x"}' % zlib.crc32(b"5")  # by a program that writes no JSON
+BROKEN = [
+    SIGNED,
+    b"",
+    b"\xff\xfe{{",
+    b"5",
+    b"null",
+    b"[]",
+    b"{}",
+    b'{"id":"x"}',
+    b"[" * 100_000,
+    line(1)[:-2],
+    line(1)[1:-1],
+]
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=range(len(BROKEN)))
-def test_a_broken_line_in_the_middle_costs_only_itself(tmp_path, caplog, broken):
+def test_a_broken_line_in_the_middle_costs_only_itself(tmp_path, broken):
     (tmp_path / "0-of-1.jsonl").write_bytes(line(0) + broken + b"\n" + line(2))
     assert [row["n"] for row in read_rows(tmp_path)] == [0, 2]
-    assert "1 broken line" in caplog.text
+    assert [found for _, found in journals.read_lines(tmp_path)] == [line(0), broken + b"\n", line(2)]
 
 
 def test_a_row_after_a_long_torn_line_does_not_stick_to_it(tmp_path):

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.store.wav import to_float, to_pcm16
 from pipeline.watermark.perth import Perth, load_perth
 from pipeline.watermark.perth_batched import BatchedPerth
+from pipeline.watermark.perth_weights import read_perth
 
 RATE = 24_000
 SECONDS = [0.3, 7.03, 0.31, 2.5, 7.0, 0.7, 12.0, 1.0, 0.5, 30.0]  # 9 without the longest: a group of 10 rows
@@ -23,8 +25,8 @@ def reference(net):
 
 
 @pytest.fixture(scope="module")
-def batched(net):
-    return BatchedPerth(net.perth_net, "cpu")
+def batched():
+    return BatchedPerth(read_perth(), "cpu")
 
 
 def voiced(seconds: float, number: int) -> np.ndarray:
@@ -66,6 +68,17 @@ def test_a_row_is_scored_as_if_it_were_alone(batched, speech, marked, monkeypatc
     rows = [*marked[:-1], *speech[:4]]
     alone = [score for row in rows for score in batched.score([row], RATE)]
     assert batched.score(rows, RATE) == pytest.approx(alone, abs=1e-5)
+
+
+def test_the_weights_are_those_that_perth_loads(net):
+    ours, loaded = read_perth(), net.perth_net
+    assert (ours.hop, ours.n_fft, ours.sample_rate) == (loaded.hp.hop_size, loaded.hp.n_fft, loaded.hp.sample_rate)
+    assert (ours.subband, ours.least_magnitude) == (loaded.subband, loaded.hp.stft_magnitude_min)
+    decoder = loaded.decoder
+    stacks = (loaded.encoder.layers, decoder.slow_layers, decoder.normal_layers, decoder.fast_layers)
+    for layers, modules in zip((ours.encoder, *ours.decoders), stacks, strict=True):
+        for (weight, bias), module in zip(layers, modules, strict=True):
+            assert torch.equal(weight, module.conv.weight) and torch.equal(bias, module.conv.bias)
 
 
 def test_perth_finds_the_mark_in_what_is_written(reference, marked):

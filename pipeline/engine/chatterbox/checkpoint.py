@@ -1,6 +1,6 @@
-"""The five stock files: where they come from, their revision, and whether the stock modules can load them.
+"""The five stock files: where they come from, their revision, and whether they hold the model's tensors.
 
-`resolve` is cheap and imports no torch. `check` builds the stock modules without memory and reads only file headers.
+`resolve` is cheap and imports no torch. `check` reads only the headers of the weight files.
 Knows nothing of devices, precision or synthesis.
 """
 
@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
-from pipeline.engine.chatterbox.files import FILES, S3GEN_FILE, STAND_INS, TOKENIZER_FILE, VOICE_FILE
+from pipeline.engine.chatterbox.file_hash import hash_file
+from pipeline.engine.chatterbox.files import FILES, S3GEN_FILE, STAND_INS, TOKENIZER_FILE, VOICE_FILE, WEIGHT_FILES
+from pipeline.engine.chatterbox.shapes import COMPUTED, expected_tensors
 from pipeline.engine.chatterbox.vocabulary import TEXT_TOKENS, TEXT_VOCABULARY
-from pipeline.engine.chatterbox.voice import find_fault
+from pipeline.engine.chatterbox.voice import find_fault, read_builtin_voice
 from pipeline.errors import UserError
 
 REPOSITORY = "ResembleAI/chatterbox"
@@ -49,14 +51,14 @@ def resolve(checkpoint: str | None, revision: str | None, cache: Path) -> Checkp
         raise UserError(f"engine.checkpoint={checkpoint}: no such folder (nor one of {', '.join(STAND_INS)})")
     if missing := _missing(folder):
         raise UserError(f"engine.checkpoint={checkpoint}: {', '.join(missing)} is not there")
-    return Checkpoint(folder, "local", _hash(folder))
+    return Checkpoint(folder, "local", _hash(folder, cache))
 
 
 def check(checkpoint: Checkpoint) -> None:
-    """`UserError` if the stock modules cannot load a file. It names the file and the tensor."""
+    """`UserError` if a file does not hold what the model has. It names the file and the tensor."""
     _check_tokenizer(checkpoint.folder / TOKENIZER_FILE)  # the fast checks first
     _check_conditionals(checkpoint.folder / VOICE_FILE)
-    for file in (file for file in FILES if file.endswith(".safetensors")):
+    for file in WEIGHT_FILES:
         _check_tensors(checkpoint.folder / file)
 
 
@@ -87,27 +89,22 @@ def _from_hub(revision: str | None) -> Path:
     return folder
 
 
-def _hash(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in FILES:
-        with open(folder / file, "rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return f"sha256:{digest.hexdigest()}"
+def _hash(folder: Path, cache: Path) -> str:
+    digests = (bytes.fromhex(hash_file(folder / file, cache)) for file in FILES)
+    return f"sha256:{hashlib.sha256(b''.join(digests)).hexdigest()}"
 
 
 def _check_tensors(path: Path) -> None:
-    from pipeline.engine.chatterbox import stock
-
     found = _header(path)
-    expected = stock.tensors(path.name, names=found)
-    if missing := expected.keys() - found.keys() - stock.COMPUTED:
+    expected = expected_tensors(path.name, names=found)
+    if missing := expected.keys() - found.keys() - COMPUTED:
         raise UserError(f"{path}: tensor {min(missing)} is missing")
     for name in expected.keys() & found.keys():
-        (dtype, shape), tensor = found[name], expected[name]
-        if shape != tensor.shape:
-            raise UserError(f"{path}: tensor {name} has shape {shape} where the model has {tuple(tensor.shape)}")
-        if tensor.is_floating_point() and "F" not in dtype:  # F32, BF16 and F8_E4M3 have an F, I8 and BOOL do not
-            raise UserError(f"{path}: tensor {name} is of type {dtype} where the model has {tensor.dtype}")
+        (dtype, shape), kind = found[name], expected[name]
+        if shape != kind.shape:
+            raise UserError(f"{path}: tensor {name} has shape {shape} where the model has {kind.shape}")
+        if kind.is_float and "F" not in dtype:  # F32, BF16 and F8_E4M3 have an F, I8 and BOOL do not
+            raise UserError(f"{path}: tensor {name} is of type {dtype} where the model has floats")
     if path.name != S3GEN_FILE and (extra := found.keys() - expected.keys()):  # stock ignores extra ones in S3Gen
         raise UserError(f"{path}: tensor {ascii(min(extra))[1:-1][:100]} is not one of the model's")
 
@@ -116,21 +113,15 @@ def _header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Each tensor's dtype and shape, by its current name. safe_open also compares the file's length with the header."""
     from safetensors import SafetensorError, safe_open
 
+    from pipeline.engine.chatterbox.saved import current_name
+
     try:
         with safe_open(path, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}
             found = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: truncated, or no safetensors file ({_one_line(error)})") from error
-    return {_current_name(name): kind for name, kind in found.items()}
-
-
-def _current_name(name: str) -> str:
-    """Map weight norm's older names, which PyTorch still loads, to those of the parametrization."""
-    for old, new in (("_g", "0"), ("_v", "1")):
-        if name.endswith(f".weight{old}"):
-            return f"{name.removesuffix(old).removesuffix('weight')}parametrizations.weight.original{new}"
-    return name
+    return {current_name(name): kind for name, kind in found.items()}
 
 
 def _check_tokenizer(path: Path) -> None:
@@ -148,10 +139,8 @@ def _check_tokenizer(path: Path) -> None:
 
 
 def _check_conditionals(path: Path) -> None:
-    from pipeline.engine.chatterbox import stock
-
     try:
-        wrong = find_fault(stock.load_builtin_voice(path.parent))
+        wrong = find_fault(read_builtin_voice(path))
     except Exception as error:  # weights_only refuses all but plain tensors, before any code in the file runs
         reason = f"{type(error).__name__}: {_one_line(error)}"
         if isinstance(error, UnpicklingError):  # its own text advises to run the file's code

@@ -102,6 +102,11 @@ class ChatterboxEngine:
             except OSError as error:
                 raise UserError(f"engine.cache={self._cache}: {error.strerror}") from error
 
+    def files(self) -> list[Path]:
+        """The checkpoint's files, and the kernels that were compiled."""
+        folders = (self._checkpoint.folder, Path(os.environ.get("TRITON_CACHE_DIR", self._cache / "kernels")))
+        return [path for folder in folders if folder.is_dir() for path in folder.rglob("*") if path.is_file()]
+
     @property
     def safer(self) -> Precision | None:
         from pipeline.engine.chatterbox import policy

@@ -3,26 +3,32 @@
 Knows nothing of requests.
 """
 
+import math
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from chatterbox.models.s3gen import S3Gen
-from chatterbox.models.tokenizers import EnTokenizer
-from chatterbox.models.voice_encoder import VoiceEncoder
 
 from pipeline.config import Precision
+from pipeline.data import SAMPLE_RATE
 from pipeline.device.dtypes import DTYPES
 from pipeline.device.memory import release_memory
 from pipeline.device.offload import Offloaded, tensors_of
 from pipeline.device.padding import PaddingMeter
-from pipeline.engine.chatterbox.files import S3GEN_FILE, T3_FILE, TOKENIZER_FILE, VOICE_ENCODER_FILE
+from pipeline.engine.chatterbox.files import S3GEN_FILE, T3_FILE, TOKENIZER_FILE, VOICE_ENCODER_FILE, VOICE_FILE
 from pipeline.engine.chatterbox.s3gen.flow import Flow
 from pipeline.engine.chatterbox.s3gen.vocoder import Vocoder
-from pipeline.engine.chatterbox.stock import load, load_builtin_voice
+from pipeline.engine.chatterbox.saved import SavedTensors, read_saved
 from pipeline.engine.chatterbox.t3.weights import T3Weights, fuse
-from pipeline.engine.chatterbox.voice import Conditionals
+from pipeline.engine.chatterbox.tokenizer import TextTokenizer
+from pipeline.engine.chatterbox.voice import Conditionals, read_builtin_voice
+
+if TYPE_CHECKING:
+    from chatterbox.models.s3gen import S3Gen
+    from chatterbox.models.voice_encoder import VoiceEncoder
+
+FADE_S = 0.02  # of silence at the beginning of an utterance, and of fading in behind it
 
 
 def verify(what: str, weights: Any, dtype: torch.dtype) -> None:
@@ -45,16 +51,15 @@ class LoadedModels:
     def t3(self, dtype: torch.dtype) -> T3Weights:
         """The weights of our T3 decoder, on the device."""
         if dtype not in self.t3s:
-            stock = load(T3_FILE, self.folder, torch.device("cpu"), as_saved=True)
-            fused = fuse(stock, self.device, dtype)
+            fused = fuse(read_saved(self.folder / T3_FILE), self.device, dtype)
             verify("T3", fused.layers, dtype)
             self.t3s[dtype] = Offloaded(fused, self.device)
         return self.t3s[dtype].get()
 
     def flow(self, number_format: str) -> Flow:
-        """The flow, which turns speech tokens into mels. Built from stock's module."""
+        """The flow, which turns speech tokens into mels."""
         if number_format not in self.flows:
-            flow = Flow(self.s3gen.flow, self.device, number_format, self._flow_steps, self.meter)
+            flow = Flow(self.s3gen.under("flow"), self.device, number_format, self._flow_steps, self.meter)
             verify("the flow", (flow.weights.encoder, flow.weights.estimator), DTYPES[number_format])
             self.flows[number_format] = flow
         return self.flows[number_format]
@@ -82,10 +87,10 @@ class LoadedModels:
         release_memory(self.device)
 
     def vocoder(self, number_format: str) -> Vocoder:
-        """The vocoder, which turns mels into samples. Built from stock's module."""
+        """The vocoder, which turns mels into samples."""
         dtype = DTYPES[number_format]
         if dtype not in self.vocoders:
-            vocoder = Vocoder(self.s3gen.mel2wav, self.device, dtype, self.meter)
+            vocoder = Vocoder(self.s3gen.under("mel2wav"), self.device, dtype, self.meter)
             verify("the vocoder", (vocoder.weights.pre, vocoder.weights.post), dtype)
             self.vocoders[dtype] = vocoder
         return self.vocoders[dtype]
@@ -93,24 +98,28 @@ class LoadedModels:
     @cached_property
     def fade(self) -> torch.Tensor:
         """Stock's factors for the first samples of an utterance. (960,) float32"""
-        return self.s3gen.trim_fade.to(self.device)
+        fade = torch.zeros(2 * (length := round(FADE_S * SAMPLE_RATE)))
+        fade[length:] = (torch.cos(torch.linspace(math.pi, 0, length)) + 1) / 2
+        return fade.to(self.device)
 
     @cached_property
-    def s3gen(self) -> S3Gen:
-        """Stock's module on the CPU. Flow and vocoder are built from it."""
-        return load(S3GEN_FILE, self.folder, torch.device("cpu"))
+    def s3gen(self) -> SavedTensors:
+        """The tensors of S3Gen's file. Flow and vocoder are built from it."""
+        return read_saved(self.folder / S3GEN_FILE)
 
-    def voice_modules(self) -> tuple[S3Gen, VoiceEncoder]:
+    def voice_modules(self) -> "tuple[S3Gen, VoiceEncoder]":
         """Stock's modules on the device, for computing conditionals. They are not kept here."""
+        from pipeline.engine.chatterbox.stock import load
+
         return load(S3GEN_FILE, self.folder, self.device), load(VOICE_ENCODER_FILE, self.folder, self.device)
 
     @cached_property
-    def tokenizer(self) -> EnTokenizer:
-        return EnTokenizer(str(self.folder / TOKENIZER_FILE))
+    def tokenizer(self) -> TextTokenizer:
+        return TextTokenizer(self.folder / TOKENIZER_FILE)
 
     @cached_property
     def builtin_voice(self) -> Conditionals:
-        return load_builtin_voice(self.folder)
+        return read_builtin_voice(self.folder / VOICE_FILE)
 
     def in_use(self) -> dict[str, str]:
         """What is loaded so far, by component, in words."""

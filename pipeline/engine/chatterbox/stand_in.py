@@ -17,8 +17,8 @@ import torch
 from safetensors.numpy import save_file
 
 from pipeline.data import TOKENS_PER_SECOND
-from pipeline.engine.chatterbox import stock
-from pipeline.engine.chatterbox.files import FULL, S3GEN_FILE, T3_FILE, TINY, TOKENIZER_FILE, VOICE_FILE
+from pipeline.engine.chatterbox.files import FULL, S3GEN_FILE, T3_FILE, TINY, TOKENIZER_FILE, VOICE_FILE, WEIGHT_FILES
+from pipeline.engine.chatterbox.shapes import COMPUTED, expected_tensors
 from pipeline.engine.chatterbox.stand_in_tokenizer import build_tokenizer
 from pipeline.engine.chatterbox.vocabulary import SPEECH_TOKENS
 from pipeline.engine.chatterbox.voice import ENCODER_PROMPT_S
@@ -59,7 +59,7 @@ def write(folder: Path, size: str) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         draft = Path(temporary) / folder.name
         draft.mkdir()
-        for file in stock.MODULES:
+        for file in WEIGHT_FILES:
             save_file(_tensors(file, size), draft / file)
         build_tokenizer().save(str(draft / TOKENIZER_FILE))
         torch.save(_conditionals(PROMPT_SECONDS[size]), draft / VOICE_FILE)
@@ -71,8 +71,8 @@ def write(folder: Path, size: str) -> None:
 
 
 def _tensors(file: str, size: str) -> dict[str, np.ndarray]:
-    shapes = stock.shapes(file, depth=TINY_DEPTH.get(file) if size == TINY else None)
-    tensors = {name: _draw(name, shape) for name, shape in shapes.items() if name not in stock.COMPUTED}
+    expected = expected_tensors(file, depth=TINY_DEPTH.get(file) if size == TINY else None)
+    tensors = {name: _draw(name, kind.shape) for name, kind in expected.items() if name not in COMPUTED}
     if file == T3_FILE:
         _balance_t3(tensors)
     elif file == S3GEN_FILE:

@@ -1,13 +1,16 @@
 """The stock modules of chatterbox-tts 0.1.7, built and loaded fast. Knows nothing of requests or caches.
 
-The depth of each stack of blocks is read from the file, so smaller checkpoints of the same architecture load too.
+They compute conditionals, and are the reference in tests and benchmarks. Nothing else imports them: that takes nine
+seconds. The depth of each stack of blocks is read from the file, so smaller checkpoints of the same architecture load
+too. `python -m pipeline.engine.chatterbox.stock` prints what `shapes.json` says.
 """
 
+import json
 import logging
 import re
 import warnings
 from collections.abc import Collection
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from pipeline.engine.chatterbox.files import S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE, VOICE_FILE
-from pipeline.engine.chatterbox.voice import Conditionals
+from pipeline.engine.chatterbox.files import S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE
+from pipeline.engine.chatterbox.shapes import COMPUTED
 
 with warnings.catch_warnings():  # deprecations in stock's dependencies
     warnings.simplefilter("ignore")
@@ -28,7 +31,6 @@ with warnings.catch_warnings():  # deprecations in stock's dependencies
 
 MODULES: dict[str, type[nn.Module]] = {T3_FILE: T3, S3GEN_FILE: S3Gen, VOICE_ENCODER_FILE: VoiceEncoder}
 
-COMPUTED = frozenset(S3Gen.ignore_state_dict_missing)  # buffers that stock computes when a file lacks them
 STACKS = re.compile(
     r"tfmr\.layers|tokenizer\.encoder\.blocks|flow\.encoder\.(up_)?encoders"
     r"|flow\.decoder\.estimator\.(mid_blocks|(down|mid|up)_blocks\.\d+\.1)"
@@ -77,33 +79,36 @@ def build(file: str, names: Collection[str] = ()) -> nn.Module:
     return module
 
 
-def tensors(file: str, names: Collection[str] = (), depth: int | None = None) -> dict[str, torch.Tensor]:
-    """The stock module's tensors on the meta device. Stacks are as deep as in `names`, and `depth` at most."""
-    return dict(_tensors(file, frozenset(names), depth))
+def describe() -> dict[str, dict[str, Any]]:
+    """What `shapes.json` has to say: depths of stacks, and each tensor's shape and whether it is of floats."""
+    described = {}
+    for file in MODULES:
+        with torch.device("meta"):
+            module = build(file)
+        found = stacks(module)
+        described[file] = dict(
+            stacks={_pattern(name, found): len(stack) for name, stack in found.items()},
+            tensors={
+                _pattern(name, found): [list(tensor.shape), tensor.is_floating_point()]
+                for name, tensor in module.state_dict().items()
+            },
+        )
+    return described
 
 
-@lru_cache(maxsize=8)  # building a module takes half a second
-def _tensors(file: str, names: frozenset[str], depth: int | None) -> dict[str, torch.Tensor]:
-    with torch.device("meta"):
-        module = build(file, names)
-    for stack in stacks(module).values():
-        del stack[len(stack) if depth is None else depth :]
-    return module.state_dict()
+def _pattern(name: str, stacks: Collection[str]) -> str:
+    """A name with `#` for the number of each block."""
+    parts = name.split(".")
+    return ".".join("#" if ".".join(parts[:place]) in stacks else part for place, part in enumerate(parts))
 
 
-def shapes(file: str, depth: int | None = None) -> dict[str, tuple[int, ...]]:
-    """The shapes of the stock module's tensors, by name. Stacks have `depth` blocks at most."""
-    return {name: tuple(tensor.shape) for name, tensor in tensors(file, depth=depth).items()}
+def load(file: str, folder: Path, device: torch.device) -> nn.Module:
+    """The stock module with the weights of `folder / file` in FP32, ready for inference.
 
-
-def load(file: str, folder: Path, device: torch.device, as_saved: bool = False) -> nn.Module:
-    """The stock module with the weights of `folder / file`, ready for inference. FP32 unless `as_saved`.
-
-    On a CPU the weights are mapped from the file and take no memory until they are read. ValueError if one is missing.
+    On a CPU, weights that are saved in FP32 are mapped from the file. ValueError if one is missing.
     """
     weights = load_file(folder / file)
-    if not as_saved:
-        weights = {name: one.float() if one.is_floating_point() else one for name, one in weights.items()}
+    weights = {name: one.float() if one.is_floating_point() else one for name, one in weights.items()}
     module = build(file, weights)
     missing = set(module.load_state_dict(weights, strict=False, assign=True).missing_keys) - COMPUTED
     if missing:
@@ -111,10 +116,5 @@ def load(file: str, folder: Path, device: torch.device, as_saved: bool = False) 
     return module.to(device).eval().requires_grad_(False)
 
 
-def load_builtin_voice(folder: Path) -> Conditionals:
-    """The voice in the checkpoint's conds.pt, on the CPU."""
-    with warnings.catch_warnings():  # about how the file was pickled
-        warnings.simplefilter("ignore")
-        saved = torch.load(folder / VOICE_FILE, map_location="cpu", weights_only=True)
-    both = saved["t3"] | saved["gen"]
-    return Conditionals(**{name: both[name] for name in Conditionals.__dataclass_fields__})
+if __name__ == "__main__":
+    print(json.dumps(describe()).replace(', "', ',\n"'))

@@ -133,8 +133,8 @@ class TokenStage:
 
     def prompt_of(self, request: Request) -> Prompt:
         """The request's text tokens between start and stop, with its seed, sampling and cap."""
-        words = self._models.tokenizer.text_to_tokens(request.utterance.spoken_text)  # (1, num_text_tokens - 2)
-        return Prompt((START_TEXT, *words[0].tolist(), STOP_TEXT), request.seed, request.sampling, request.max_tokens)
+        words = self._models.tokenizer.encode(request.utterance.spoken_text)
+        return Prompt((START_TEXT, *words, STOP_TEXT), request.seed, request.sampling, request.max_tokens)
 
     def decoder_of(self, key: DecoderKey) -> Decoder:
         """The kept decoder if it has that key, else a new one, which replaces it."""

@@ -6,6 +6,7 @@ They do not depend on exaggeration. Knows nothing of utterances or exaggeration.
 import hashlib
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,6 +46,17 @@ class Conditionals:
 
     def to(self, device: "torch.device | str") -> "Conditionals":
         return Conditionals(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+def read_builtin_voice(path: Path) -> Conditionals:
+    """The voice in a checkpoint's conds.pt, on the CPU."""
+    import torch
+
+    with warnings.catch_warnings():  # about how the file was pickled
+        warnings.simplefilter("ignore")
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    both = saved["t3"] | saved["gen"]
+    return Conditionals(**{name: both[name] for name in Conditionals.__dataclass_fields__})
 
 
 def find_fault(voice: Conditionals) -> str:

@@ -3,9 +3,11 @@
 NLTK's English model is used if it is installed; nothing is downloaded. Otherwise Punkt is trained on the book itself.
 """
 
+import importlib.util
 import re
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 
 Span = tuple[int, int]
@@ -25,21 +27,39 @@ LEADING_MARKS = re.compile(r"[\"'(\[\s—–-]*")
 
 def make_sentence_splitter(paragraphs: Sequence[str]) -> Callable[[str], list[Span]]:
     """A function from a paragraph to its sentences' spans. It needs ASCII quotes and spaces: Punkt knows no others."""
-    from nltk.tokenize.punkt import PunktSentenceTokenizer, PunktTokenizer, PunktTrainer  # the import takes a second
+    with bare_nltk():
+        from nltk.tokenize import punkt as nltk_punkt
 
-    with suppress(ImportError):  # NLTK before 3.10 sets no limit
-        from nltk import redos
-
-        redos.DEFAULT_TIMEOUT = None  # 5 s by default, too short for a paragraph of megabytes
-    try:
-        punkt = PunktTokenizer("english")
-    except LookupError:
-        params = PunktTrainer("\n\n".join(paragraphs)).get_params()
+        if redos := getattr(nltk_punkt, "redos", None):  # NLTK before 3.10 sets no limit
+            redos.DEFAULT_TIMEOUT = None  # 5 s by default, too short for a paragraph of megabytes
+        punkt = None
+        with suppress(LookupError):
+            punkt = nltk_punkt.PunktTokenizer("english")
+    if punkt is None:
+        params = nltk_punkt.PunktTrainer("\n\n".join(paragraphs)).get_params()
         # Punkt takes words that only occur at sentence ends ("die.", "ill.") for abbreviations.
         inside = {word.lower() for text in paragraphs for word in re.findall(r"(?<![\w.])([\w.]{1,12})\. +[a-z]", text)}
         params.abbrev_types = (params.abbrev_types & inside) | ABBREVIATIONS
-        punkt = PunktSentenceTokenizer(params)
+        punkt = nltk_punkt.PunktSentenceTokenizer(params)
     return lambda text: _repair(text, list(punkt.span_tokenize(text)))
+
+
+@contextmanager
+def bare_nltk() -> Iterator[None]:
+    """Let single modules of NLTK be imported without its packages, which take two seconds (scipy.stats and more).
+
+    Meanwhile empty modules stand for the packages. Whoever imports NLTK later gets all of it.
+    """
+    if "nltk" in sys.modules:
+        yield
+        return
+    try:
+        for name in ("nltk", "nltk.tokenize"):
+            sys.modules[name] = importlib.util.module_from_spec(importlib.util.find_spec(name))
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "nltk"]:
+            del sys.modules[name]
 
 
 def _repair(text: str, spans: Sequence[Span]) -> list[Span]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from chatterbox.models.s3gen.flow import CausalMaskedDiffWithXvec
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.engine.chatterbox.s3gen.weights import Norm
+from pipeline.engine.chatterbox.saved import SavedTensors
 
 NORM_EPS, LAYER_EPS = 1e-5, 1e-12
 # Without cuDNN, which prepares anew for each shape.
@@ -49,40 +49,42 @@ class Encoder:
 
 
 @torch.no_grad()
-def fuse_encoder(stock: CausalMaskedDiffWithXvec, device: torch.device, dtype: torch.dtype) -> Encoder:
+def fuse_encoder(saved: SavedTensors, device: torch.device, dtype: torch.dtype) -> Encoder:
+    """Fuse the tensors of `flow`'s embedding, encoder and projection."""
+
     def put(tensor: Tensor) -> Tensor:
-        return tensor.to(device, dtype).contiguous()
+        return tensor.to(device).float().to(dtype).contiguous()
 
-    def pair(module: nn.Module) -> Linear:
-        return put(module.weight), put(module.bias)
+    def pair(of: SavedTensors, name: str) -> Linear:
+        return put(of[f"{name}.weight"]), put(of[f"{name}.bias"])
 
-    def layer(module: nn.Module) -> EncoderLayer:
-        attention = module.self_attn
-        parts = (attention.linear_q, attention.linear_k, attention.linear_v)
+    def layer(of: SavedTensors) -> EncoderLayer:
+        attention = of.under("self_attn")
+        parts = [[attention[f"linear_{name}.{kind}"] for name in "qkv"] for kind in ("weight", "bias")]
         return EncoderLayer(
-            norm=pair(module.norm_mha),
-            qkv=(put(torch.cat([part.weight for part in parts])), put(torch.cat([part.bias for part in parts]))),
-            position=put(attention.linear_pos.weight),
-            content_bias=put(attention.pos_bias_u[:, None]),
-            position_bias=put(attention.pos_bias_v[:, None]),
-            output=pair(attention.linear_out),
-            mlp_norm=pair(module.norm_ff),
-            up=pair(module.feed_forward.w_1),
-            down=pair(module.feed_forward.w_2),
+            norm=pair(of, "norm_mha"),
+            qkv=(put(torch.cat(parts[0])), put(torch.cat(parts[1]))),
+            position=put(attention["linear_pos.weight"]),
+            content_bias=put(attention["pos_bias_u"][:, None]),
+            position_bias=put(attention["pos_bias_v"][:, None]),
+            output=pair(attention, "linear_out"),
+            mlp_norm=pair(of, "norm_ff"),
+            up=pair(of, "feed_forward.w_1"),
+            down=pair(of, "feed_forward.w_2"),
         )
 
-    encoder = stock.encoder
+    encoder = saved.under("encoder")
     return Encoder(
-        tokens=put(stock.input_embedding.weight),
-        embed=(pair(encoder.embed.out[0]), pair(encoder.embed.out[1])),
-        look_ahead=pair(encoder.pre_lookahead_layer.conv1),
-        look_back=pair(encoder.pre_lookahead_layer.conv2),
-        layers=tuple(map(layer, encoder.encoders)),
-        upsample=pair(encoder.up_layer.conv),
-        embed_upsampled=(pair(encoder.up_embed.out[0]), pair(encoder.up_embed.out[1])),
-        layers_upsampled=tuple(map(layer, encoder.up_encoders)),
-        norm=pair(encoder.after_norm),
-        project=pair(stock.encoder_proj),
+        tokens=put(saved["input_embedding.weight"]),
+        embed=(pair(encoder, "embed.out.0"), pair(encoder, "embed.out.1")),
+        look_ahead=pair(encoder, "pre_lookahead_layer.conv1"),
+        look_back=pair(encoder, "pre_lookahead_layer.conv2"),
+        layers=tuple(map(layer, encoder.blocks("encoders"))),
+        upsample=pair(encoder, "up_layer.conv"),
+        embed_upsampled=(pair(encoder, "up_embed.out.0"), pair(encoder, "up_embed.out.1")),
+        layers_upsampled=tuple(map(layer, encoder.blocks("up_encoders"))),
+        norm=pair(encoder, "after_norm"),
+        project=pair(saved, "encoder_proj"),
     )
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from chatterbox.models.s3gen.flow import CausalMaskedDiffWithXvec
 from torch import Tensor
 
 from pipeline.device.devices import to_device
@@ -25,10 +24,13 @@ from pipeline.engine.chatterbox.s3gen.estimator import choose_flow_ops, estimate
 from pipeline.engine.chatterbox.s3gen.pack import SHORTEST, Pack, make_pack
 from pipeline.engine.chatterbox.s3gen.streams import FLOW
 from pipeline.engine.chatterbox.s3gen.weights import Estimator, fuse
+from pipeline.engine.chatterbox.saved import SavedTensors
 from pipeline.engine.chatterbox.tuning import get_tuning
 from pipeline.engine.chatterbox.voice import Conditionals
 
 MEL = 80  # channels
+CFG_RATE = 0.7
+TIME_WIDTH, TIME_SCALE = 320, 1000  # of the embedded time
 FRAME_BYTES = {2: 104_000, 4: 206_000}  # peak memory of a pack per frame, by the bytes of a number; measured
 
 
@@ -54,11 +56,11 @@ class FlowWeights:
 
 
 class Flow:
-    """Stock's flow in one number format. `stock` is in FP32, and is only read."""
+    """Stock's flow in one number format. `saved` are the tensors of `flow`."""
 
     def __init__(
         self,
-        stock: CausalMaskedDiffWithXvec,
+        saved: SavedTensors,
         device: torch.device,
         number_format: str,
         steps: int,
@@ -67,16 +69,16 @@ class Flow:
         dtype = DTYPES[number_format]
         self.device, self.number_format = device, number_format
         self._meter = meter or PaddingMeter()
-        dt, shifts = make_schedule(stock, steps)
+        estimator = saved.under("decoder.estimator")
+        dt, shifts = make_schedule(estimator, steps)
         weights = FlowWeights(
-            encoder=fuse_encoder(stock, device, dtype),
-            estimator=fuse(stock.decoder.estimator, device, dtype),
-            speaker=(stock.spk_embed_affine_layer.weight.to(device), stock.spk_embed_affine_layer.bias.to(device)),
+            encoder=fuse_encoder(saved, device, dtype),
+            estimator=fuse(estimator, device, dtype),
+            speaker=_pair(saved, "spk_embed_affine_layer", device),
             dt=dt.to(device),
             shifts=shifts.to(device, dtype),
         )
         self.offloaded = Offloaded(weights, device)
-        self._cfg_rate = stock.decoder.inference_cfg_rate
         self._solvers: dict[int, Solver] = {}  # by size
 
     @property
@@ -172,7 +174,7 @@ class Flow:
                 x = torch.cat([state.to(dtype).repeat(2, 1), conditions], dim=1)  # (2 * size, 320)
                 velocity = estimate(weights.estimator, x, shifts, pack, self.number_format).float()
                 conditional, unconditional = velocity.chunk(2)
-                state.addcmul_(conditional + self._cfg_rate * (conditional - unconditional), dt)
+                state.addcmul_(conditional + CFG_RATE * (conditional - unconditional), dt)
 
         return Solver(pack, state, conditions, shifts, dt, step)
 
@@ -192,10 +194,18 @@ def best_size(device: torch.device, number_format: str, memory: int) -> int:
 
 
 @torch.inference_mode()
-def make_schedule(stock: CausalMaskedDiffWithXvec, steps: int) -> tuple[Tensor, Tensor]:
+def make_schedule(estimator: SavedTensors, steps: int) -> tuple[Tensor, Tensor]:
     """Euler's dt (steps,) from time 0 to 1, cosine schedule, and each stage's time embeddings (steps, stages, 256)."""
-    estimator = stock.decoder.estimator
     t_span = 1 - torch.cos(torch.linspace(0, 1, steps + 1) * (0.5 * math.pi))
-    embedded = F.mish(estimator.time_mlp(estimator.time_embeddings(t_span[:-1])))  # (steps, 1024)
-    stages = (*estimator.down_blocks, *estimator.mid_blocks, *estimator.up_blocks)
-    return t_span.diff(), torch.stack([stage[0].mlp[1](embedded) for stage in stages], dim=1)
+    half = TIME_WIDTH // 2
+    rate = torch.exp(torch.arange(half).float() * -(math.log(10_000) / (half - 1)))
+    angle = TIME_SCALE * t_span[:-1, None] * rate  # (steps, 160)
+    hidden = F.linear(torch.cat([angle.sin(), angle.cos()], dim=1), *_pair(estimator, "time_mlp.linear_1"))
+    embedded = F.mish(F.linear(F.silu(hidden), *_pair(estimator, "time_mlp.linear_2")))  # (steps, 1024)
+    stages = [stage for name in ("down_blocks", "mid_blocks", "up_blocks") for stage in estimator.blocks(name)]
+    return t_span.diff(), torch.stack([F.linear(embedded, *_pair(stage, "0.mlp.1")) for stage in stages], dim=1)
+
+
+def _pair(saved: SavedTensors, name: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Weight and bias, float32."""
+    return saved[f"{name}.weight"].to(device).float(), saved[f"{name}.bias"].to(device).float()

@@ -11,7 +11,6 @@ from types import ModuleType
 
 import torch
 import torch.nn.functional as F
-from chatterbox.models.s3gen.hifigan import HiFTGenerator
 from torch import Tensor
 
 from pipeline.device.convolution import conv_transpose1d
@@ -25,23 +24,24 @@ from pipeline.engine.chatterbox.s3gen import vocoder_plain
 from pipeline.engine.chatterbox.s3gen.streams import PHASES, SOURCE
 from pipeline.engine.chatterbox.s3gen.vocoder_plain import mask_padding
 from pipeline.engine.chatterbox.s3gen.vocoder_weights import ResidualBlock, VocoderStage, VocoderWeights, fold
+from pipeline.engine.chatterbox.saved import SavedTensors
 from pipeline.engine.chatterbox.tuning import get_tuning
 
 FRAME_BYTES = 480_000  # peak memory per frame, measured: the last stage has some ten tensors of 31 kB a frame
 
 
 class Vocoder:
-    """Stock's HiFT with a copy of its weights, on one device."""
+    """Stock's HiFT on one device. `saved` are the tensors of `mel2wav`."""
 
     def __init__(
         self,
-        stock: HiFTGenerator,
+        saved: SavedTensors,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         meter: PaddingMeter | None = None,
     ) -> None:
         self._meter = meter or PaddingMeter()
-        self.offloaded = Offloaded(fold(stock, device, dtype), device)
+        self.offloaded = Offloaded(fold(saved, device, dtype), device)
 
     @property
     def weights(self) -> VocoderWeights:

@@ -1,18 +1,26 @@
 """The vocoder's weights as it reads them: weight norm folded, the convolutions to speech in one dtype.
 
-Knows no arithmetic of its own. Stock's modules apply weight norm at every read of a weight; here it is read once.
+Knows no arithmetic of its own. Weight norm is applied on the CPU, whatever device computes: it rounds elsewhere
+differently.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from chatterbox.models.s3gen.hifigan import HiFTGenerator, ResBlock
-from torch import Tensor, nn
+from torch import Tensor
 
+from pipeline.data import SAMPLE_RATE
 from pipeline.device.convolution import conv_transpose1d
+from pipeline.engine.chatterbox.saved import SavedTensors
+
+UPSAMPLINGS = (8, 5, 3)  # of the stages; the last spectrum has a value every 4 samples
+DILATIONS = (1, 3, 5)  # of a residual block's layers
+FFT, HOP = 16, 4  # of the spectra, in samples
+SLOPE, LAST_SLOPE = 0.1, 0.01  # of leaky ReLUs; stock uses torch's default in the last stage
+SINE_AMP, NOISE_STD, VOICED_HZ = 0.1, 0.003, 10.0  # of the source
+LIMIT = 0.99
 
 
 @dataclass(frozen=True)
@@ -84,59 +92,85 @@ class VocoderWeights:
 
 
 @torch.no_grad()
-def fold(stock: HiFTGenerator, device: torch.device, dtype: torch.dtype) -> VocoderWeights:
-    """Copy stock's weights with weight norm folded; the module stays as it is."""
+def fold(saved: SavedTensors, device: torch.device, dtype: torch.dtype) -> VocoderWeights:
+    """Copy the tensors of `mel2wav`, with weight norm folded."""
 
     def put(tensor: Tensor) -> Tensor:
-        return tensor.detach().to(device, torch.float32, copy=True).contiguous()
+        return tensor.to(device, torch.float32, copy=True).contiguous()
 
-    def convolution(module: nn.Module, dtype: torch.dtype = dtype) -> Convolution:
+    def convolution(
+        of: SavedTensors, name: str, stride: int = 1, dilation: int = 1, dtype: torch.dtype = dtype
+    ) -> Convolution:
+        """A convolution that keeps the length, or divides it by `stride`."""
+        weight = _weight(of, name)
+        padding = stride // 2 if stride > 1 else dilation * (weight.shape[2] - 1) // 2
         return Convolution(
-            put(module.weight).to(dtype),  # this read applies weight norm
-            put(module.bias).to(dtype),
-            *(numbers[0] for numbers in (module.stride, module.padding, module.dilation)),
-            transposed=isinstance(module, nn.ConvTranspose1d),
+            put(weight).to(dtype), put(of[f"{name}.bias"]).to(dtype), stride, padding, dilation, transposed=False
         )
 
-    def block(module: ResBlock) -> ResidualBlock:
-        parts = module.activations1, module.convs1, module.activations2, module.convs2
+    def upsampling(name: str, stride: int) -> Convolution:
+        weight, bias = put(_weight(saved, name)).to(dtype), put(saved[f"{name}.bias"]).to(dtype)
+        return Convolution(weight, bias, stride, (weight.shape[2] - stride) // 2, 1, transposed=True)
+
+    def block(of: SavedTensors) -> ResidualBlock:
         return tuple(
-            ResidualLayer(put(before.alpha), convolution(wide), put(between.alpha), convolution(narrow))
-            for before, wide, between, narrow in zip(*parts, strict=True)
+            ResidualLayer(
+                before=put(of[f"activations1.{layer}.alpha"]),
+                wide=convolution(of, f"convs1.{layer}", dilation=dilation),
+                between=put(of[f"activations2.{layer}.alpha"]),
+                narrow=convolution(of, f"convs2.{layer}"),
+            )
+            for layer, dilation in enumerate(DILATIONS)
         )
 
     def stage(number: int) -> VocoderStage:
-        first, last = number * stock.num_kernels, number == stock.num_upsamples - 1
+        blocks, count = saved.blocks("resblocks"), len(UPSAMPLINGS)
         return VocoderStage(
-            up=convolution(stock.ups[number]),
-            source_down=convolution(stock.source_downs[number]),
-            source_block=block(stock.source_resblocks[number]),
-            blocks=tuple(block(one) for one in stock.resblocks[first : first + stock.num_kernels]),
-            slope=0.01 if last else stock.lrelu_slope,  # stock uses torch's default in the last stage
+            up=upsampling(f"ups.{number}", UPSAMPLINGS[number]),
+            source_down=convolution(saved, f"source_downs.{number}", stride=math.prod(UPSAMPLINGS[number + 1 :])),
+            source_block=block(saved.under(f"source_resblocks.{number}")),
+            blocks=tuple(
+                block(one) for one in blocks[number * len(blocks) // count : (number + 1) * len(blocks) // count]
+            ),
+            slope=LAST_SLOPE if number == count - 1 else SLOPE,
         )
 
-    classifier, sines = stock.f0_predictor.classifier, stock.m_source.l_sin_gen
-    hz = Convolution(put(classifier.weight)[..., None], put(classifier.bias), 1, 0, 1, transposed=False)
-    analysis, synthesis, window_squared = make_transforms(stock.stft_window)
+    f0 = saved.under("f0_predictor")
+    hidden = [convolution(f0, f"condnet.{2 * i}", dtype=torch.float32) for i in range(len(f0.blocks("condnet")))]
+    hz = Convolution(put(f0["classifier.weight"])[..., None], put(f0["classifier.bias"]), 1, 0, 1, transposed=False)
+    analysis, synthesis, window_squared = make_transforms(make_window())
     return VocoderWeights(
-        f0=(*(convolution(one, torch.float32) for one in _convolutions(stock.f0_predictor.condnet)), hz),
-        harmonics=put(stock.m_source.l_linear.weight[0]),
-        harmonics_bias=put(stock.m_source.l_linear.bias),
-        pre=convolution(stock.conv_pre),
-        slope=stock.lrelu_slope,
-        stages=tuple(stage(number) for number in range(stock.num_upsamples)),
-        post=convolution(stock.conv_post),
+        f0=(*hidden, hz),
+        harmonics=put(saved["m_source.l_linear.weight"][0]),
+        harmonics_bias=put(saved["m_source.l_linear.bias"]),
+        pre=convolution(saved, "conv_pre"),
+        slope=SLOPE,
+        stages=tuple(map(stage, range(len(UPSAMPLINGS)))),
+        post=convolution(saved, "conv_post"),
         analysis=put(analysis),
         synthesis=put(synthesis),
         window_squared=put(window_squared),
-        hop=stock.istft_params["hop_len"],
-        sample_rate=stock.sampling_rate,
-        frame=int(stock.f0_upsamp.scale_factor),
-        sine_amp=sines.sine_amp,
-        noise_std=sines.noise_std,
-        voiced_hz=sines.voiced_threshold,
-        limit=stock.audio_limit,
+        hop=HOP,
+        sample_rate=SAMPLE_RATE,
+        frame=HOP * math.prod(UPSAMPLINGS),
+        sine_amp=SINE_AMP,
+        noise_std=NOISE_STD,
+        voiced_hz=VOICED_HZ,
+        limit=LIMIT,
     )
+
+
+def _weight(saved: SavedTensors, name: str) -> Tensor:
+    """A convolution's weight, with weight norm applied if it has one."""
+    if f"{name}.weight" in saved:
+        return saved[f"{name}.weight"]
+    norm, direction = (saved[f"{name}.parametrizations.weight.original{i}"].float() for i in range(2))
+    return torch._weight_norm(direction, norm, 0)
+
+
+def make_window() -> Tensor:
+    """The periodic Hann window of the spectra. (16,) float32"""
+    return (0.5 - 0.5 * (2 * math.pi / FFT * torch.arange(FFT, dtype=torch.float64)).cos()).float()
 
 
 def make_transforms(window: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -153,7 +187,3 @@ def make_transforms(window: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     twice[[0, -1]] = 1.0
     inverse = waves * twice.repeat(2)[:, None, None] / size
     return waves.float(), inverse.float(), window.square()[None, None].float()
-
-
-def _convolutions(modules: Iterable[nn.Module]) -> list[nn.Module]:
-    return [module for module in modules if isinstance(module, nn.Conv1d)]

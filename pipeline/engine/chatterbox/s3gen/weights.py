@@ -4,9 +4,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from chatterbox.models.s3gen.decoder import ConditionalDecoder
-from torch import Tensor, nn
+from torch import Tensor
 
+from pipeline.engine.chatterbox.saved import SavedTensors
+
+HEADS, HEAD_DIM = 8, 64
 Norm = tuple[Tensor, Tensor]  # LayerNorm's weight and bias, (256,) each
 
 
@@ -62,52 +64,53 @@ class Estimator:
 
 
 @torch.no_grad()
-def fuse(stock: ConditionalDecoder, device: torch.device, dtype: torch.dtype) -> Estimator:
-    """Fuse stock's module, which is in FP32."""
+def fuse(saved: SavedTensors, device: torch.device, dtype: torch.dtype) -> Estimator:
+    """Fuse the tensors of `flow.decoder.estimator`."""
 
     def put(tensor: Tensor) -> Tensor:
-        return tensor.to(device, dtype).contiguous()
+        return tensor.to(device).float().to(dtype).contiguous()
 
-    def norm(module: nn.LayerNorm) -> Norm:
-        return put(module.weight), put(module.bias)
+    def pair(of: SavedTensors, name: str) -> Norm:
+        return put(of[f"{name}.weight"]), put(of[f"{name}.bias"])
 
-    def conv(module: nn.Conv1d, after: nn.LayerNorm | None = None) -> Conv:
-        weight = put(module.weight.transpose(1, 2).flatten(1))  # (256, inputs, 3) to (256, 3 * inputs)
-        return Conv(weight, put(module.bias), norm(after) if after else None)
+    def conv(of: SavedTensors, name: str, norm: str = "") -> Conv:
+        weight = put(of[f"{name}.weight"].transpose(1, 2).flatten(1))  # (256, inputs, 3) to (256, 3 * inputs)
+        return Conv(weight, put(of[f"{name}.bias"]), pair(of, norm) if norm else None)
 
-    def block(module: nn.Module) -> TransformerBlock:
-        attention, (up, _, down) = module.attn1, module.ff.net
-        base_2 = attention.scale * math.log2(math.e)
+    def block(of: SavedTensors) -> TransformerBlock:
+        base_2 = HEAD_DIM**-0.5 * math.log2(math.e)
+        q, k, v = (of[f"attn1.to_{name}.weight"].to(device).float() for name in "qkv")
+        project, project_bias = pair(of, "attn1.to_out.0")
+        up, up_bias = pair(of, "ff.net.0.proj")
+        down, down_bias = pair(of, "ff.net.2")
         return TransformerBlock(
-            norm=norm(module.norm1),
-            qkv=put(torch.cat([attention.to_q.weight * base_2, attention.to_k.weight, attention.to_v.weight])),
-            project=put(attention.to_out[0].weight),
-            project_bias=put(attention.to_out[0].bias),
-            mlp_norm=norm(module.norm3),
-            up=put(up.proj.weight),
-            up_bias=put(up.proj.bias),
-            down=put(down.weight),
-            down_bias=put(down.bias),
+            norm=pair(of, "norm1"),
+            qkv=put(torch.cat([q * base_2, k, v])),
+            project=project,
+            project_bias=project_bias,
+            mlp_norm=pair(of, "norm3"),
+            up=up,
+            up_bias=up_bias,
+            down=down,
+            down_bias=down_bias,
         )
 
-    def stage(resnet: nn.Module, blocks: nn.ModuleList, last: nn.Module | None = None) -> EstimatorStage:
-        first, second = resnet.block1.block, resnet.block2.block
+    def stage(of: SavedTensors, has_last: bool = False) -> EstimatorStage:
         return EstimatorStage(
-            first=conv(first[0], first[2]),
-            second=conv(second[0], second[2]),
-            skip=put(resnet.res_conv.weight[..., 0]),
-            skip_bias=put(resnet.res_conv.bias),
-            blocks=tuple(map(block, blocks)),
-            last=conv(last) if last else None,
+            first=conv(of, "0.block1.block.0", "0.block1.block.2"),
+            second=conv(of, "0.block2.block.0", "0.block2.block.2"),
+            skip=put(of["0.res_conv.weight"][..., 0]),
+            skip_bias=put(of["0.res_conv.bias"]),
+            blocks=tuple(map(block, of.blocks("1"))),
+            last=conv(of, "2") if has_last else None,
         )
 
-    final = stock.final_block.block
     return Estimator(
-        down=stage(*stock.down_blocks[0]),
-        middle=tuple(stage(*modules) for modules in stock.mid_blocks),
-        up=stage(*stock.up_blocks[0]),
-        final=conv(final[0], final[2]),
-        final_weight=put(stock.final_proj.weight[..., 0]),
-        final_bias=put(stock.final_proj.bias),
-        heads=stock.mid_blocks[0][1][0].attn1.heads,
+        down=stage(saved.under("down_blocks.0"), has_last=True),
+        middle=tuple(map(stage, saved.blocks("mid_blocks"))),
+        up=stage(saved.under("up_blocks.0"), has_last=True),
+        final=conv(saved, "final_block.block.0", "final_block.block.2"),
+        final_weight=put(saved["final_proj.weight"][..., 0]),
+        final_bias=put(saved["final_proj.bias"]),
+        heads=HEADS,
     )

@@ -20,6 +20,7 @@ from pipeline.engine.chatterbox.t3.slots import Prompt, empty_slots, start, stop
 from pipeline.engine.chatterbox.t3.transformer import choose_t3_ops, prefill_text, run_layers
 from pipeline.engine.chatterbox.t3.weights import CONDITIONING, T3Weights
 from pipeline.engine.chatterbox.tuning import get_tuning
+from pipeline.engine.chatterbox.vocabulary import START_SPEECH, STOP_SPEECH
 
 LAG = 1  # steps queued on a GPU beyond the last one whose result the host has seen
 
@@ -165,12 +166,12 @@ class Decoder:
     @torch.inference_mode()
     def advance(self, drawn: Tensor, finite: Tensor) -> None:
         """Append one token to each slot. Step 0 appends the second BOS, whatever was drawn. (B,) each"""
-        s, w = self.slots, self.weights
-        token = drawn.masked_fill(s.step == 0, w.start_token)
+        s = self.slots
+        token = drawn.masked_fill(s.step == 0, START_SPEECH)
         s.last.copy_(token)
         s.seen.scatter_(1, token[:, None], True)
         s.drawn.scatter_(1, (s.step - 1).clamp(min=0)[:, None], token[:, None])
-        s.ended.logical_or_(s.active & (token == w.stop_token))
+        s.ended.logical_or_(s.active & (token == STOP_SPEECH))
         s.finite.logical_and_(finite | ~s.active)
         s.step.add_(s.active)
         s.active.logical_and_(s.finite & ~s.ended & (s.step <= s.cap))
@@ -194,7 +195,7 @@ class Decoder:
         prefill.text.copy_(text)
         prefill.slots.copy_(torch.tensor(members))
         prefill.run()
-        start(self.slots, prefill.slots[: len(slots)], list(prompts.values()), self.weights.start_token)
+        start(self.slots, prefill.slots[: len(slots)], list(prompts.values()), START_SPEECH)
 
     def _make_prefill(self, length: int, members: list[int]) -> Prefill:
         """Capturing it writes to `members`, the slots that are about to be filled."""

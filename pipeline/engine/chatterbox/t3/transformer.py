@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pipeline.device.graphs import compiles
 from pipeline.engine.chatterbox.t3 import plain
-from pipeline.engine.chatterbox.t3.weights import CONDITIONING, T3Weights, embed_conditioning, linear
+from pipeline.engine.chatterbox.t3.conditioning import embed_conditioning
+from pipeline.engine.chatterbox.t3.weights import CONDITIONING, EPS, T3Weights, linear
 from pipeline.engine.chatterbox.voice import Conditionals
 
 
@@ -32,11 +33,11 @@ def run_layers(weights: T3Weights, update: Tensor, residual: Tensor, attend: Cal
     """
     ops = choose_t3_ops(weights.device)
     for number, layer in enumerate(weights.layers):
-        x, residual = ops.add_rms_norm(update, residual, layer.attention_norm, weights.eps)
+        x, residual = ops.add_rms_norm(update, residual, layer.attention_norm, EPS)
         update = linear(attend(number, linear(x, layer.qkv)), layer.output)
-        x, residual = ops.add_rms_norm(update, residual, layer.mlp_norm, weights.eps)
+        x, residual = ops.add_rms_norm(update, residual, layer.mlp_norm, EPS)
         update = linear(ops.silu_mul(linear(x, layer.gate_up)), layer.down)
-    return ops.add_rms_norm(update, residual, weights.norm, weights.eps)[0]
+    return ops.add_rms_norm(update, residual, weights.norm, EPS)[0]
 
 
 Store = Callable[[int, Tensor], None]  # takes a layer's number, and its keys and values (2, G, heads, T, 64)
@@ -72,11 +73,19 @@ def compute_prefix(weights: T3Weights, voice: Conditionals, exaggeration: float,
 
     Conditional rows read the first 34 positions. Attention is causal, so those do not depend on what follows.
     """
-    embedded = torch.cat([embed_conditioning(weights, voice, exaggeration), weights.text_pos[:text_length]])[None]
+    embedded = torch.cat([_embed_voice(weights, voice, exaggeration), weights.text_pos[:text_length]])[None]
     empty = embedded.new_zeros(len(weights.layers), 2, weights.num_heads, 0, weights.head_dim)
     layers: list[Tensor] = []
     prefill(weights, embedded, torch.zeros_like(embedded), empty, lambda _, both: layers.append(both[:, 0]))
     return torch.stack(layers)
+
+
+def _embed_voice(weights: T3Weights, voice: Conditionals, exaggeration: float) -> Tensor:
+    """The embeddings that all utterances of a voice begin with. (34, 1024)"""
+    tokens = voice.cond_prompt_speech_tokens.to(weights.device)  # (1, up to 150)
+    prompt = weights.speech_emb[tokens] + weights.speech_pos[: tokens.shape[1]]  # (1, up to 150, 1024)
+    speaker = voice.speaker_emb.to(weights.device)
+    return embed_conditioning(weights.conditioner, speaker, prompt.float(), exaggeration).to(weights.dtype)
 
 
 def prefill_text(weights: T3Weights, text: Tensor, prefix: Tensor, store: Store) -> None:

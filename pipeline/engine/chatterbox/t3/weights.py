@@ -1,16 +1,19 @@
 """T3's weights as the decoder reads them: matrices fused, in one dtype, on one device. Knows no decoding."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from chatterbox.models.t3 import T3
-from chatterbox.models.t3.modules.cond_enc import T3Cond, T3CondEnc
 from torch import Tensor
 
-from pipeline.engine.chatterbox.voice import Conditionals
+from pipeline.engine.chatterbox.saved import SavedTensors
+from pipeline.engine.chatterbox.t3.conditioning import Conditioner, read_conditioner
 
 CONDITIONING = 34  # positions: 1 of the speaker, 32 of the perceiver, 1 of the emotion
+HEAD_DIM = 64
+EPS = 1e-5  # of RMSNorm
+ROPE_BASE, ROPE_FACTOR, ROPE_LOW, ROPE_HIGH, ROPE_LENGTH = 500_000.0, 8.0, 1.0, 4.0, 8192  # of stock's Llama
 CPU_ROWS = 16  # batch size that a CPU's matrices are reordered for: 8 utterances with CFG
 
 
@@ -36,11 +39,7 @@ class T3Weights:
     speech_emb: Tensor  # (8194, 1024)
     speech_pos: Tensor  # (4100, 1024)
     rope: Tensor  # (2, 6188, 64) float32: cosines and sines, by position in the sequence
-    cond_enc: T3CondEnc  # float32
-    num_heads: int
-    eps: float
-    start_token: int
-    stop_token: int
+    conditioner: Conditioner  # float32
 
     @property
     def dtype(self) -> torch.dtype:
@@ -51,50 +50,63 @@ class T3Weights:
         return self.norm.device
 
     @property
+    def num_heads(self) -> int:
+        return self.norm.shape[0] // self.head_dim
+
+    @property
     def head_dim(self) -> int:
         return self.rope.shape[2]
 
 
 @torch.no_grad()
-def fuse(stock: T3, device: torch.device, dtype: torch.dtype) -> T3Weights:
-    """Fuse stock's module, as loaded from its file. Tensors that need no change are shared with it."""
+def fuse(saved: SavedTensors, device: torch.device, dtype: torch.dtype) -> T3Weights:
+    """Fuse the tensors of T3's file. Those that need no change are shared with it."""
 
-    def put(tensor: Tensor) -> Tensor:
-        return tensor.to(device, dtype)
+    def put(name: str, of: SavedTensors = saved) -> Tensor:
+        return of[f"{name}.weight"].to(device).to(dtype)  # the device rounds faster
 
-    def matrix(*parts: Tensor) -> Tensor:
-        """The parts, one below the other, for `linear`."""
-        return reorder_for_cpu(put(torch.cat(parts)))
+    def matrix(of: SavedTensors, *names: str) -> Tensor:
+        """The matrices, one below the other, for `linear`."""
+        return reorder_for_cpu(torch.cat([put(name, of) for name in names]))
 
-    def layer(block: torch.nn.Module) -> T3Layer:
-        attention, mlp = block.self_attn, block.mlp
+    def layer(block: SavedTensors) -> T3Layer:
         return T3Layer(
-            attention_norm=put(block.input_layernorm.weight),
-            qkv=matrix(attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight),
-            output=matrix(attention.o_proj.weight),
-            mlp_norm=put(block.post_attention_layernorm.weight),
-            gate_up=matrix(mlp.gate_proj.weight, mlp.up_proj.weight),
-            down=matrix(mlp.down_proj.weight),
+            attention_norm=put("input_layernorm", block),
+            qkv=matrix(block.under("self_attn"), "q_proj", "k_proj", "v_proj"),
+            output=matrix(block.under("self_attn"), "o_proj"),
+            mlp_norm=put("post_attention_layernorm", block),
+            gate_up=matrix(block.under("mlp"), "gate_proj", "up_proj"),
+            down=matrix(block.under("mlp"), "down_proj"),
         )
 
-    speech_pos, text_pos = stock.speech_pos_emb.emb.weight, stock.text_pos_emb.emb.weight
-    positions = torch.arange(CONDITIONING + len(text_pos) + len(speech_pos) + 4, device=speech_pos.device)
-    cos_sin = stock.tfmr.rotary_emb(torch.empty(0, device=speech_pos.device), positions[None])  # (1, 6188, 64) each
+    text_pos, speech_pos = put("text_pos_emb.emb"), put("speech_pos_emb.emb")
     return T3Weights(
-        layers=tuple(layer(block) for block in stock.tfmr.layers),
-        norm=put(stock.tfmr.norm.weight),
-        head=stock.speech_head.weight.to(device, torch.float32),
-        text_emb=put(stock.text_emb.weight),
-        text_pos=put(text_pos),
-        speech_emb=put(stock.speech_emb.weight),
-        speech_pos=put(speech_pos),
-        rope=torch.cat(cos_sin).to(device),
-        cond_enc=stock.cond_enc.to(device, torch.float32),
-        num_heads=stock.cfg.num_attention_heads,
-        eps=stock.cfg.rms_norm_eps,
-        start_token=stock.hp.start_speech_token,
-        stop_token=stock.hp.stop_speech_token,
+        layers=tuple(layer(block) for block in saved.blocks("tfmr.layers")),
+        norm=put("tfmr.norm"),
+        head=saved["speech_head.weight"].to(device).to(torch.float32),
+        text_emb=put("text_emb"),
+        text_pos=text_pos,
+        speech_emb=put("speech_emb"),
+        speech_pos=speech_pos,
+        rope=make_rope(CONDITIONING + len(text_pos) + len(speech_pos) + 4).to(device),
+        conditioner=read_conditioner(saved.under("cond_enc"), device),
     )
+
+
+def make_rope(length: int) -> Tensor:
+    """Cosines and sines of the rotary embedding at positions 0 to length - 1. (2, length, 64) float32
+
+    Llama 3's: frequencies with a wavelength over 8192 positions are divided by 8, those over 2048 by less.
+    """
+    rate = 1.0 / ROPE_BASE ** (torch.arange(0, HEAD_DIM, 2).float() / HEAD_DIM)  # (32,)
+    wavelength = 2 * math.pi / rate
+    slow = torch.where(wavelength > ROPE_LENGTH / ROPE_LOW, rate / ROPE_FACTOR, rate)
+    share = (ROPE_LENGTH / wavelength - ROPE_LOW) / (ROPE_HIGH - ROPE_LOW)
+    between = (1 - share) * slow / ROPE_FACTOR + share * slow
+    is_between = (wavelength >= ROPE_LENGTH / ROPE_HIGH) & (wavelength <= ROPE_LENGTH / ROPE_LOW)
+    angle = torch.arange(length).float()[:, None] * torch.where(is_between, between, slow)  # (length, 32)
+    angle = torch.cat([angle, angle], dim=1)
+    return torch.stack([angle.cos(), angle.sin()])
 
 
 def reorder_for_cpu(weight: Tensor) -> Tensor:
@@ -108,16 +120,3 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     if not weight.is_mkldnn:
         return F.linear(x, weight)
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
-
-
-def embed_conditioning(weights: T3Weights, voice: Conditionals, exaggeration: float) -> Tensor:
-    """The embeddings that all utterances of a voice begin with. (34, 1024)"""
-    prompt = voice.cond_prompt_speech_tokens.to(weights.device)  # (1, up to 150)
-    embedded = weights.speech_emb[prompt] + weights.speech_pos[: prompt.shape[1]]  # (1, up to 150, 1024)
-    cond = T3Cond(
-        speaker_emb=voice.speaker_emb.to(weights.device),
-        cond_prompt_speech_tokens=prompt,
-        cond_prompt_speech_emb=embedded.float(),
-        emotion_adv=torch.full((1, 1, 1), exaggeration, device=weights.device),
-    )
-    return weights.cond_enc(cond)[0].to(weights.dtype)
