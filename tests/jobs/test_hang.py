@@ -31,8 +31,8 @@ registry.ENGINES["espeak"] = lambda config: StuckOnce(config.engine)
 SLOW = """
 import time
 from pipeline.run import session
-read_book = session.read_book
-session.read_book = lambda path: (time.sleep(3), read_book(path))[1]
+read_index = session.read_index
+session.read_index = lambda folder: (time.sleep(3), read_index(folder))[1]
 """
 
 

@@ -33,6 +33,19 @@ class Stuck(EspeakEngine):
 registry.ENGINES["espeak"] = lambda config: Stuck(config.engine)
 """
 
+# Its book takes longer than any test waits before its signal.
+UNHURRIED = """
+import time
+from pipeline.engine import registry
+from pipeline.engine.espeak import EspeakEngine
+class Unhurried(EspeakEngine):
+    def synthesize(self, requests, stopping):
+        for speech in super().synthesize(requests, stopping):
+            time.sleep(0.1)
+            yield speech
+registry.ENGINES["espeak"] = lambda config: Unhurried(config.engine)
+"""
+
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
@@ -108,7 +121,7 @@ def test_a_signal_ends_the_job_with_its_code_and_the_same_command_goes_on(start,
 def test_a_signal_at_any_of_18_times_from_the_first_import_on_ends_the_job_with_its_code(start, number):
     """A handler that raised an exception could do so in a `__del__`, where Python swallows it."""
     chance, signum = random.Random(number), STOPPING[number % 3]
-    process = start()
+    process = start(code=UNHURRIED)
     wait_for(process, lambda: catches(process.pid, signal.SIGHUP))
     time.sleep(chance.uniform(0, 2.0) if number % 2 else chance.uniform(0, 0.5))
     process.send_signal(signum)
