@@ -21,6 +21,9 @@ def generate(config: GenerateConfig, stop: Stop, plan: "Callable[[], BookPlan] |
 
         print(dry_run(config))
         return 0
+    from pipeline.engine.registry import begin_imports
+
+    begin_imports(config)  # of libraries, before our own modules import them one by one
     from pipeline.run.session import run_book
 
     outcome = run_book(config, stop, plan=plan)
@@ -32,13 +35,18 @@ def generate(config: GenerateConfig, stop: Stop, plan: "Callable[[], BookPlan] |
 
 if __name__ == "__main__":
     from jobs.cli import log_settings, main  # not in the worker, which has no use for Hydra
-    from pipeline.run.book_plan import plan_book
     from pipeline.run.supervise import supervise
 
     def supervised(config: GenerateConfig, stop: Stop) -> int:
         """`generate` in a worker that is replaced when it dies."""
         if config.dry_run:
             return generate(config, stop)
-        return supervise("jobs.generate:generate", config, log_settings(), stop, lambda: plan_book(config))
+        return supervise("jobs.generate:generate", config, log_settings(), stop, lambda: prepare(config))
+
+    def prepare(config: GenerateConfig) -> "BookPlan":
+        """What the worker waits for. Its imports come once the worker has begun its own."""
+        from pipeline.run.book_plan import plan_book
+
+        return plan_book(config)
 
     main("generate", GenerateConfig, supervised)

@@ -25,7 +25,6 @@ from omegaconf.errors import OmegaConfBaseException
 from jobs.options import to_dataclass
 from pipeline.config import GenerateConfig
 from pipeline.errors import UserError
-from pipeline.run.book_plan import find_folder
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +76,8 @@ def end(error: UserError) -> NoReturn:
 
 def take_folder(job: DictConfig, taken: Folders) -> None:
     """Note what a job renders into its folder. `UserError` if another one renders something else there."""
+    from pipeline.run.book_plan import find_folder  # here: Hydra imports this module before each job
+
     settings = _words(job)
     try:
         typed = to_dataclass(_without_hydra(job), GenerateConfig)

@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 
 AUDIO_VERSION = 5  # part of every key; increment it when the code changes samples for the same options
 ONSET_S = 0.4  # audio around the words, added to every predicted length
+MOST_EARLY, EARLY_SHARE = 16, 16  # utterances that a window begins with, at most 16, and one of 16
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,13 @@ def windows(planned: Sequence[Planned], size: int) -> list[Sequence[Planned]]:
     return [planned[i : i + size] for i in range(0, len(planned), size)]
 
 
-def longest_first(window: Iterable[Planned]) -> list[Planned]:
-    """The order in which a window is rendered: it leaves the fewest slots idle at the end."""
-    return sorted(window, key=lambda item: (-item.predicted_s, item.utterance.id))
+def render_order(window: Sequence[Planned]) -> list[Planned]:
+    """The order in which a window is rendered: a few short ones, so that speech comes soon, then longest first."""
+    ordered = longest_first(window)
+    begin = len(ordered) - min(len(ordered) // EARLY_SHARE, MOST_EARLY)
+    return ordered[begin:] + ordered[:begin]
+
+
+def longest_first(planned: Iterable[Planned]) -> list[Planned]:
+    """An order that leaves the fewest slots idle at the end."""
+    return sorted(planned, key=lambda item: (-item.predicted_s, item.utterance.id))

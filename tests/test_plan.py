@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pipeline.config import ChatterboxConfig, GenerateConfig, Sampling
 from pipeline.data import Identity, Utterance
 from pipeline.errors import UserError
-from pipeline.plan import choose, longest_first, make_plan, parameters, retry_seed, windows
+from pipeline.plan import choose, make_plan, parameters, render_order, retry_seed, windows
 
 IDENTITY = Identity("model", "r1", "me", "cafe", {"flow_steps": 10})
 CONFIG = GenerateConfig(book="b.txt", engine=ChatterboxConfig())
@@ -96,14 +96,21 @@ def test_what_is_chosen_is_rendered_once_however_it_is_cut(data):
     shards = [choose(planned, chapters, limit, shard, num_shards) for shard in range(num_shards)]
     parts = [part for shard in shards for part in windows(shard, window)]
     assert [item for part in parts for item in part] == chosen
-    rendered = [item for part in parts for item in longest_first(part)]
+    rendered = [item for part in parts for item in render_order(part)]
     assert sorted(item.utterance.id for item in rendered) == [item.utterance.id for item in chosen]
     assert len({item.key for item in planned}) == len({item.seed for item in planned}) == len(planned)
 
 
 def test_a_window_is_rendered_longest_first():
-    made = longest_first(plan(["short one.", "x" * 200, "y" * 100]))
+    made = render_order(plan(["short one.", "x" * 200, "y" * 100]))
     assert [len(item.utterance.text) for item in made] == [200, 100, 10]
+
+
+@pytest.mark.parametrize(("count", "early"), [(15, 0), (16, 1), (100, 6), (1000, 16)])
+def test_a_large_window_begins_with_a_few_short_utterances(count, early):
+    made = render_order(plan(["x" * length for length in range(1, count + 1)]))
+    shortest, rest = range(early, 0, -1), range(count, early, -1)
+    assert [len(item.utterance.text) for item in made] == [*shortest, *rest]
 
 
 def test_windows_follow_the_order_of_reading():

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -130,12 +131,12 @@ def _time_t3(engine: ChatterboxEngine, requests: Sequence[Request]) -> tuple[lis
     # Captures the graphs.
     list(engine.residency.token_stage.decode([replace(one, max_tokens=2) for one in requests], never))
     with measure_time(engine.residency.models.device) as run:
-        items = list(engine.residency.token_stage.decode(requests, never))
+        items = list(chain.from_iterable(engine.residency.token_stage.decode(requests, never)))
     return items, sum(len(one.tokens) for _, one in items if not isinstance(one, Exception)) / run.seconds
 
 
 def _speak(engine: ChatterboxEngine, items: Sequence[DecodedRequest]) -> list[Speech]:
-    return list(engine.residency.waveform_stage.speak(items, never))
+    return list(engine.residency.waveform_stage.speak([items], never))
 
 
 def _count_failed(engine: ChatterboxEngine, items: Sequence[DecodedRequest], config: BenchmarkConfig) -> int:

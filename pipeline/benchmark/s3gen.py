@@ -48,11 +48,11 @@ def measure(engine: ChatterboxEngine, planned: Sequence[Planned], config: Benchm
     waveform_stage = WaveformStage(models, engine.voice)
     watermarker = build_watermarker(config.watermark, engine.device)
     with measure_time(device) as start:
-        spoken = [speech.samples for speech in waveform_stage.speak(items, never)]
+        spoken = [speech.samples for speech in waveform_stage.speak([items], never)]
         marked = [one for batch in batch_samples(spoken, watermarker, rate) for one in watermarker.apply(batch, rate)]
     audio_s = sum(len(samples) for samples in spoken) / rate
     with measure_time(device) as whole:
-        speech = (speech.samples for speech in waveform_stage.speak(items, never))
+        speech = (speech.samples for speech in waveform_stage.speak([items], never))
         for batch in batch_samples(speech, watermarker, rate):
             watermarker.apply(batch, rate)
     figures.add("tokens to watermarked samples", audio_s / whole.seconds, "x real time", stock, audio_s=audio_s)
@@ -135,5 +135,5 @@ def _measure_alone(waveform_stage: WaveformStage, request: Request, device: torc
     item = (request, draw_tokens(request, ALONE))
     for _ in range(2):  # the first call warms up
         with measure_time(device) as run:
-            list(waveform_stage.speak([item], never))
+            list(waveform_stage.speak([[item]], never))
     return run.seconds

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from pipeline.benchmark.machine import measure_time
@@ -26,10 +27,10 @@ def measure_stages(
     # Captures the graphs.
     list(engine.residency.token_stage.decode([replace(one, max_tokens=2) for one in requests], never))
     with measure_time(device) as run:
-        decoded = list(engine.residency.token_stage.decode(requests, never))
+        decoded = list(chain.from_iterable(engine.residency.token_stage.decode(requests, never)))
     seconds["tokens"] = run.seconds
     with measure_time(device) as run:
-        speeches = list(engine.residency.waveform_stage.speak(decoded, never))
+        speeches = list(engine.residency.waveform_stage.speak([decoded], never))
     seconds["waveforms"] = run.seconds
     with measure_time(device) as run:
         for speech in speeches:

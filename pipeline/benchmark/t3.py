@@ -62,7 +62,7 @@ def _measure_speed(
         for _ in token_stage.decode([replace(request, max_tokens=2) for request in requests], never):
             pass
     with measure_time(device) as run:
-        decoded = [one for _, one in token_stage.decode(requests, never)]
+        decoded = [one for ended in token_stage.decode(requests, never) for _, one in ended]
     decoder, tokens = token_stage.usual_decoder, sum(len(one.tokens) for one in decoded)
     least = bytes_moved(decoder, decoded) / bandwidth
     log.info("%d utterances, %d tokens in %.2f s: %s", len(decoded), tokens, run.seconds, decoder.in_use())

@@ -66,7 +66,7 @@ def is_lost(device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class SideStreams:
-    """The process's stream for graph captures and its stream for waveforms.
+    """The process's streams for graph captures, waveforms and watermarks.
 
     They are kept because torch reuses a pool of 32 streams in turn: a new stream could be the capturing one, which
     must get no other work.
@@ -74,12 +74,13 @@ class SideStreams:
 
     capture: torch.cuda.Stream
     waveforms: torch.cuda.Stream
+    watermarks: torch.cuda.Stream
 
 
 @cache
 def side_streams(device: torch.device) -> SideStreams:
     """The streams of `device`, made at the first call."""
-    return SideStreams(torch.cuda.Stream(device), torch.cuda.Stream(device))
+    return SideStreams(*(torch.cuda.Stream(device) for _ in range(3)))
 
 
 @contextmanager

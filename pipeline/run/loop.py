@@ -1,10 +1,12 @@
 """The loop: windows of requests through the engine, the checks, the retry steps, the watermark, to the writer.
 
-Runs on the thread that drives the engine; checks have threads of their own, and files those of the writer. Knows the
-engine only by its protocol, and nothing of books, Hydra or W&B.
+Runs on the thread that drives the engine, and does nothing there that the engine would wait for: checks have threads
+of their own, watermarks and the writer share one. Knows the engine only by its protocol, and nothing of books, Hydra
+or W&B.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from pipeline.checks import Verdict, judge
 from pipeline.config import GenerateConfig
 from pipeline.data import SAMPLE_RATE, Request, Speech
 from pipeline.engine.protocol import Engine
-from pipeline.plan import Planned, longest_first, windows
+from pipeline.plan import Planned, render_order, windows
 from pipeline.run.retry import STEPS, RetryStep, Task, add_failure, make_request, must_roll_back, walk
 from pipeline.run.row import Kept
 from pipeline.run.writer import Writer
@@ -25,6 +27,7 @@ from pipeline.watermark import Watermarker
 log = logging.getLogger(__name__)
 
 JUDGES = 4  # threads: an engine may answer many at once
+FINISHING = 2  # batches that wait for their watermarks before the engine waits, too
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class RenderLoop:
     def _render_window(self, part: Sequence[Planned]) -> int:
         """Returns how many first attempts were bad."""
         self.telemetry.start_window()
-        tasks = [Task(item) for item in longest_first(part)]
+        tasks = [Task(item) for item in render_order(part)]
         steps = STEPS if self.engine.can_retry else ()
         bad, pending = walk(tasks, self._attempt, self._request, self.stopping, steps)
         if not self.stopping():
@@ -93,15 +96,19 @@ class RenderLoop:
         failed: list[Task] = []
         batch: list[Answer] = []
         gathered_s = 0.0
-        with ThreadPoolExecutor(JUDGES, thread_name_prefix="judge") as pool:
+        finishing: deque[Future[list[Task]]] = deque()
+        with ThreadPoolExecutor(JUDGES, "judge") as judges, ThreadPoolExecutor(1, "finisher") as finisher:
             for speech in self.engine.synthesize(requests, self.stopping):
-                verdict = pool.submit(judge, speech, SAMPLE_RATE, self.config.check, self.engine.unchecked)
+                verdict = judges.submit(judge, speech, SAMPLE_RATE, self.config.check, self.engine.unchecked)
                 batch.append(Answer(waiting.pop(speech.request.utterance.id), speech, verdict))
                 gathered_s += len(speech.samples) / SAMPLE_RATE
                 if gathered_s >= self.watermarker.batch_s:
-                    failed += self._finish(batch)
+                    finishing.append(finisher.submit(self._finish, batch))
                     batch, gathered_s = [], 0.0
-            failed += self._finish(batch)
+                while len(finishing) > FINISHING or finishing and finishing[0].done():  # what failed is raised here
+                    failed += finishing.popleft().result()
+            finishing.append(finisher.submit(self._finish, batch))
+            failed += [task for batch in finishing for task in batch.result()]
         if self.stopping():  # what had no answer was not tried
             return failed
         for task in waiting.values():  # nothing is lost, not even by an engine's fault

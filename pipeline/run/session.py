@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.config import GenerateConfig
 from pipeline.engine.protocol import Engine
-from pipeline.engine.registry import begin_imports, build_engine
+from pipeline.engine.registry import build_engine
 from pipeline.errors import UserError
 from pipeline.plan import Planned
 from pipeline.run.book_plan import BookPlan, plan_book
@@ -61,8 +61,6 @@ def run_book(
     makes. Once `stop` is true, what is in flight is finished, and the manifest is complete so far. `UserError` for
     wrong options or input, before anything is written; `WorkError` if the disk or the device gives up.
     """
-    if engine is None:
-        begin_imports(config)
     planned = plan() if plan else plan_book(config, engine)
     return Session(config, planned, engine or build_engine(config), stop).run()
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torchaudio.transforms import Resample
 
 from pipeline.device.convolution import conv_transpose1d
-from pipeline.device.devices import device_errors
+from pipeline.device.devices import device_errors, side_streams
 from pipeline.device.dtypes import float32_math, repeatable
 from pipeline.device.memory import catch_oom
 from pipeline.device.padding import padded_batches
@@ -46,8 +46,10 @@ class BatchedPerth:
         self._device, self._group_s = torch.device(device), float(GROUP_S)
         self._hop, self._n_fft = weights.hop, weights.n_fft
         with device_errors(self._device):
-            self._weights = weights.to(self._device)
-            self._window = torch.hann_window(self._n_fft, device=self._device)
+            self._stream = side_streams(self._device).watermarks if self._device.type == "cuda" else None
+            with torch.cuda.stream(self._stream):  # does nothing for None
+                self._weights = weights.to(self._device)
+                self._window = torch.hann_window(self._n_fft, device=self._device)
 
     def apply(self, samples: Sequence[np.ndarray], rate: int) -> list[np.ndarray]:
         def mark(rows: Tensor, lengths: Tensor) -> Tensor:
@@ -74,7 +76,7 @@ class BatchedPerth:
 
         On out of memory, groups are half as large from then on.
         """
-        with torch.inference_mode(), device_errors(self._device):
+        with torch.inference_mode(), device_errors(self._device), torch.cuda.stream(self._stream):
             while self._group_s >= 1:
                 with catch_oom():
                     return self._run_groups(int(self._group_s * rate), work, samples, rate)

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_greedy_tokens_are_stocks_for_200_steps(size, greedy, make_decoder):
 def test_greedy_tokens_are_stocks_through_a_queue(size, greedy, make_decoder):
     """Up to the first near tie: nothing is forced here."""
     expected = {replace(prompt, max_tokens=60): steps[:60] for prompt, steps in greedy.items()}
-    decoded = {one.prompt: one.tokens.tolist() for one in decode(make_decoder(size), expected)}
+    decoded = {one.prompt: one.tokens.tolist() for one in chain.from_iterable(decode(make_decoder(size), expected))}
     for prompt, steps in expected.items():
         until = next((number for number, step in enumerate(steps) if best_two(step)), 60)
         assert decoded[prompt][:until] == [step.token for step in steps][:until] and until > 20

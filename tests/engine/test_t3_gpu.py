@@ -1,6 +1,7 @@
 """The decoder on a GPU, at full size: kernels, captured graphs, prefill in groups, ends seen a step late."""
 
 import os
+from itertools import chain
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ def prompts(make_prompt):
 
 
 def tokens_of(decoder, prompts):
-    decoded = {one.prompt: one for one in decode(decoder, prompts)}
+    decoded = {one.prompt: one for one in chain.from_iterable(decode(decoder, prompts))}
     assert len(decoded) == len(prompts) and all(one.finite for one in decoded.values())
     return [decoded[prompt].tokens.tolist() for prompt in prompts]
 

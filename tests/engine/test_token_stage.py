@@ -1,6 +1,7 @@
 """Which requests share a decoder, and how large it is."""
 
 from collections import Counter
+from itertools import chain
 
 import pytest
 import torch
@@ -24,7 +25,8 @@ def decode(engine):
         "fp32",
     )
     return lambda *requests: {
-        request: decoded.tokens.tolist() for request, decoded in decoders.decode(requests, stopping=lambda: False)
+        request: decoded.tokens.tolist()
+        for request, decoded in chain.from_iterable(decoders.decode(requests, stopping=lambda: False))
     }
 
 
@@ -53,7 +55,7 @@ def test_what_is_tried_again_in_another_number_format_leaves_the_usual_decoder_a
     )
 
     def decode(*requests):
-        return [len(decoded.tokens) for _, decoded in decoders.decode(requests, lambda: False)]
+        return [len(decoded.tokens) for _, decoded in chain.from_iterable(decoders.decode(requests, lambda: False))]
 
     assert decode(*(ask(tokens=3, seed=seed, precision=BF16) for seed in range(9))) == [3] * 9
     usual = decoders.usual_decoder
@@ -99,7 +101,7 @@ def test_what_does_not_fit_is_decoded_in_half_as_many_slots_and_nothing_is_lost(
         "fp32",
     )
     requests = [ask(f"He counted to {number}.", seed=number, tokens=3 + number % 5) for number in range(40)]
-    decoded = dict(decoders.decode(requests, lambda: False))
+    decoded = dict(chain.from_iterable(decoders.decode(requests, lambda: False)))
     assert {request: len(one.tokens) for request, one in decoded.items()} == {r: r.max_tokens for r in requests}
     assert "8 slots" in decoders.in_use["t3 fp32"]
     assert [record.args[1] for record in caplog.records if "out of memory" in record.msg] == [16, 8]

@@ -56,10 +56,10 @@ def broken(monkeypatch):
 
 
 def test_what_is_begun_ahead_is_the_same_speech(speaker, items, ahead, monkeypatch):
-    spoken = {speech.request: speech.samples for speech in speaker.speak(items, never)}
+    spoken = {speech.request: speech.samples for speech in speaker.speak([items], never)}
     monkeypatch.setitem(TUNING, "cpu", Tuning())
     assert spoken.keys() == {request for request, _ in items}
-    for speech in speaker.speak(items, never):
+    for speech in speaker.speak([items], never):
         assert np.array_equal(spoken[speech.request], speech.samples)
 
 
@@ -69,9 +69,9 @@ def test_when_it_is_to_stop_what_has_begun_is_spoken_and_nothing_begins(speaker,
     def one_by_one():
         for item in items:
             given.append(item)
-            yield item
+            yield [item]
 
-    spoken = [speech.request for speech in speaker.speak(one_by_one(), lambda: len(given) == 4)]
+    spoken = [speech.request for speech in speaker.speak(one_by_one(), lambda: len(given) >= 4)]
     assert spoken == [request for request, _ in items[:3]]  # each fills a batch
 
 
@@ -85,7 +85,7 @@ def test_when_it_is_to_stop_what_waits_for_its_turn_is_left_out(speaker, items, 
     monkeypatch.setattr(Flow, "__call__", stopped_meanwhile)
     with ThreadPoolExecutor(1) as thread:
         monkeypatch.setattr(speaker, "_thread", thread)
-        spoken = [speech.request for speech in speaker.speak(items, stop.is_set)]
+        spoken = [speech.request for speech in speaker.speak([items], stop.is_set)]
     assert spoken == [items[0][0]]
 
 
@@ -114,12 +114,12 @@ def test_what_finds_no_memory_is_kept_for_later_and_its_neighbours_are_spoken(
     speaker, items, ahead, broken, monkeypatch
 ):
     broken(12, torch.OutOfMemoryError("CUDA out of memory"))
-    spoken = [speech.request for speech in speaker.speak(items, never)]
+    spoken = [speech.request for speech in speaker.speak([items], never)]
     large = items[1][0]
     assert spoken == [request for request, _ in items if request is not large]
     assert [request for request, _ in speaker.too_large] == [large]
     monkeypatch.undo()
-    assert [speech.request for speech in speaker.speak(speaker.too_large, never)] == [large]
+    assert [speech.request for speech in speaker.speak([speaker.too_large], never)] == [large]
 
 
 def test_batches_get_smaller_until_none_is(make_engine):
@@ -134,7 +134,7 @@ def test_batches_get_smaller_until_none_is(make_engine):
 
 def test_what_cannot_be_spoken_says_so_and_its_neighbours_are_spoken(speaker, items, ahead, broken):
     broken(10, ValueError("no such token"))
-    errors = {speech.request: speech.error for speech in speaker.speak(items, never)}
+    errors = {speech.request: speech.error for speech in speaker.speak([items], never)}
     assert len(errors) == len(items) and errors.pop(items[2][0]) == "ValueError: no such token"
     assert not any(errors.values())
 

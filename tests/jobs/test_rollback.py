@@ -26,9 +26,9 @@ dtypes.cpu_has_bf16 = lambda: True  # one that is not quick at it computes the s
 decode, keep = token_stage.decode, Writer.keep
 
 def broken(decoder, *rest):
-    for one in decode(decoder, *rest):
-        odd = decoder.weights.dtype != torch.float32 and one.prompt.text == odd_text(decoder)
-        yield replace(one, finite=not odd)
+    for ended in decode(decoder, *rest):
+        half = decoder.weights.dtype != torch.float32
+        yield [replace(one, finite=not (half and one.prompt.text == odd_text(decoder))) for one in ended]
 
 texts = {}
 def odd_text(decoder):

@@ -3,7 +3,9 @@
 Knows nothing of requests.
 """
 
+import logging
 import math
+import time
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,8 @@ from pipeline.engine.chatterbox.voice import Conditionals, read_builtin_voice
 if TYPE_CHECKING:
     from chatterbox.models.s3gen import S3Gen
     from chatterbox.models.voice_encoder import VoiceEncoder
+
+log = logging.getLogger(__name__)
 
 FADE_S = 0.02  # of silence at the beginning of an utterance, and of fading in behind it
 
@@ -63,6 +67,13 @@ class LoadedModels:
             verify("the flow", (flow.weights.encoder, flow.weights.estimator), DTYPES[number_format])
             self.flows[number_format] = flow
         return self.flows[number_format]
+
+    def load(self, precision: Precision) -> None:
+        """Load all weights that `precision` uses, if they are not loaded yet."""
+        begun, before = time.monotonic(), len(self.t3s) + len(self.flows) + len(self.vocoders)
+        self.t3(DTYPES[precision.t3]), self.load_waveforms(precision)
+        if len(self.t3s) + len(self.flows) + len(self.vocoders) > before:
+            log.info("weights loaded after %.1f s", time.monotonic() - begun)
 
     def load_waveforms(self, precision: Precision) -> None:
         """Load flow, vocoder and fade, if they are not loaded yet."""

@@ -6,6 +6,7 @@ Turns requests into speech and recovers when memory runs out. Knows nothing of r
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from pipeline.device.padding import PaddingMeter
 from pipeline.engine.chatterbox.files import S3GEN_FILE
 from pipeline.engine.chatterbox.loaded import LoadedModels
 from pipeline.engine.chatterbox.memory import PHASED_SHARE, RESIDENT_SHARE, choose_phased, s3gen_bytes
-from pipeline.engine.chatterbox.token_stage import TEXT_LENGTHS, DecodedRequest, TokenStage, slot_bytes
+from pipeline.engine.chatterbox.token_stage import TEXT_LENGTHS, TokenStage, slot_bytes
 from pipeline.engine.chatterbox.voice import Conditionals
 from pipeline.engine.chatterbox.waveform_stage import WaveformStage
 from pipeline.errors import OutOfMemory
@@ -126,28 +127,27 @@ class Residency:
 
     def _synthesize_resident(self, requests: Iterable[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
         """Decode and make waveforms at the same time, with all weights on the device."""
-        self.models.load_waveforms(self._precision)  # before the decoder, which takes a share of the free memory
-        decoded: Iterable[DecodedRequest] = self.token_stage.decode(requests, stopping)
-        yield from self.waveform_stage.speak(decoded, stopping)
+        self.models.load(self._precision)  # before the decoder, which takes a share of the free memory
+        yield from self.waveform_stage.speak(self.token_stage.decode(requests, stopping), stopping)
         while (decoded := self.waveform_stage.too_large) and not stopping():
             self.waveform_stage.halve()
             self.token_stage.halve()
-            yield from self.waveform_stage.speak(decoded, stopping)
+            yield from self.waveform_stage.speak([decoded], stopping)
 
     def _synthesize_phased(self, requests: Sequence[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
         """Decode all tokens, then make all waveforms, in no more memory than the decoder had."""
         self.models.offload_waveforms()
-        decoded: Iterable[DecodedRequest] = list(self.token_stage.decode(requests, stopping))
+        decoded = list(chain.from_iterable(self.token_stage.decode(requests, stopping)))
         if stopping():
             return
         if room := self.token_stage.bytes():
             self.waveform_stage.limit(room - self._s3gen_bytes)
         self.token_stage.forget()
         self.models.offload_t3()
-        yield from self.waveform_stage.speak(decoded, stopping)
+        yield from self.waveform_stage.speak([decoded], stopping)
         while (decoded := self.waveform_stage.too_large) and not stopping():
             self.waveform_stage.halve()
-            yield from self.waveform_stage.speak(decoded, stopping)
+            yield from self.waveform_stage.speak([decoded], stopping)
 
     @property
     def _may_phase(self) -> bool:

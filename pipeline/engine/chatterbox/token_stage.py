@@ -4,7 +4,7 @@ Knows nothing of waveforms. Uses only the decoder's inputs and outputs.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.config import ChatterboxConfig
@@ -73,8 +73,8 @@ class TokenStage:
         self._retry: KeptDecoder | None = None  # in another number format
         self.in_use: dict[str, str] = {}  # descriptions of decoders, by number format
 
-    def decode(self, requests: Iterable[Request], stopping: Callable[[], bool]) -> Iterator[DecodedRequest]:
-        """Yield each request as soon as it has ended, one key after the other.
+    def decode(self, requests: Iterable[Request], stopping: Callable[[], bool]) -> Iterator[Sequence[DecodedRequest]]:
+        """Yield the requests that have ended: after each step, and after most steps there are none. Key after key.
 
         If memory runs out, unfinished requests start again with half as many slots; `OutOfMemory` if one slot is too
         many.
@@ -85,15 +85,15 @@ class TokenStage:
                 prompt = self.prompt_of(request)
                 by_key.setdefault(decoder_key(request, prompt), {})[prompt] = request
             except Exception as error:  # concerns this request alone
-                yield request, error
+                yield [(request, error)]
         for key, prompts in by_key.items():
             while prompts and not stopping():
                 try:
                     with catch_oom() as oom:
-                        for decoded in decode(self.decoder_of(key), list(prompts), stopping, self._models.meter):
-                            yield prompts.pop(decoded.prompt), decoded
+                        for ended in decode(self.decoder_of(key), list(prompts), stopping, self._models.meter):
+                            yield [(prompts.pop(decoded.prompt), decoded) for decoded in ended]
                 except NotFinite as error:  # the voice's, so it concerns all requests of the key
-                    yield from ((request, error) for request in prompts.values())
+                    yield [(request, error) for request in prompts.values()]
                     break
                 if oom.error:
                     self._halve_after(oom.error)

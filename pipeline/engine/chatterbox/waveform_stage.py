@@ -32,6 +32,7 @@ from pipeline.engine.chatterbox.voice import Conditionals
 
 log = logging.getLogger(__name__)
 
+FIRST_FRAMES = 4096  # of the first batch: a few utterances
 MIN_MEMORY = 10**8  # bytes; with less, batches would not get smaller
 
 
@@ -67,27 +68,31 @@ class WaveformStage:
             self._stream = side_streams(models.device).waveforms
             self._thread = ThreadPoolExecutor(1, "speaker", torch.cuda.set_device, (models.device,))
 
-    def speak(self, decoded_requests: Iterable[DecodedRequest], stopping: Callable[[], bool]) -> Iterator[Speech]:
-        """Yield the speech of each request, in any order. A batch starts when it is full, unless `stopping` is true.
+    def speak(self, steps: Iterable[Sequence[DecodedRequest]], stopping: Callable[[], bool]) -> Iterator[Speech]:
+        """Yield the speech of each request, in any order, as soon as a step follows its batch's end.
 
+        A batch starts when it is full, unless `stopping` is true; the first one is small, so that speech comes soon.
         A request's own error goes to its `Speech.error`. Requests for which memory ran out go to `too_large`, for
         another call after `halve`.
         """
         waiting: list[WaveformRequest] = []
         self.too_large, self._submitted = [], deque()  # a stopped call may have left some
-        for request, decoded in decoded_requests:
-            if stopping():
-                break
-            try:
-                self._voice_of(request.precision.voice_encoder)
-                waiting.append(WaveformRequest(request, decoded, speech_tokens(decoded)))
-            except NotFinite as error:
-                yield _not_finite(request, error)
-            except Exception as error:
-                yield _failed(request, error)
-            while waiting and (count := self._count_full(waiting)):
-                yield from self._submit_and_collect(waiting[:count], stopping)
-                waiting = waiting[count:]
+        size = FIRST_FRAMES
+        for step in steps:
+            for request, decoded in step:
+                if stopping():
+                    break
+                try:
+                    self._voice_of(request.precision.voice_encoder)
+                    waiting.append(WaveformRequest(request, decoded, speech_tokens(decoded)))
+                except NotFinite as error:
+                    yield _not_finite(request, error)
+                except Exception as error:
+                    yield _failed(request, error)
+                while waiting and (count := self._count_full(waiting, size)):
+                    yield from self._submit_and_collect(waiting[:count], stopping)
+                    waiting, size = waiting[count:], None
+            yield from self._collect(get_tuning(self._models.device).batches_ahead, stopping)
         if waiting and not stopping():
             yield from self._submit_and_collect(waiting, stopping)
         yield from self._collect(0, stopping)
@@ -118,10 +123,11 @@ class WaveformStage:
         for flow in self._models.flows.values():
             flow.forget()
 
-    def _count_full(self, rows: Sequence[WaveformRequest]) -> int:
-        """How many of the first rows fill a batch. 0: a batch has room for more than all rows."""
+    def _count_full(self, rows: Sequence[WaveformRequest], most: int | None) -> int:
+        """How many of the first rows fill a batch of at most `most` frames. 0: it has room for more than all rows."""
         precision = rows[0].request.precision
         size = best_size(self._models.device, precision.flow, self._memory)
+        size = min(size, most or size)
         voice = self._voice_of(precision.voice_encoder)
         taken = 0
         for count, row in enumerate(rows):

@@ -1,7 +1,7 @@
 """Continuous batching: any number of prompts through a decoder's slots. A freed slot takes the next prompt."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pipeline.data import never
 from pipeline.device.padding import PaddingMeter
@@ -14,8 +14,10 @@ def decode(
     prompts: Iterable[Prompt],
     stopping: Callable[[], bool] = never,
     meter: PaddingMeter | None = None,
-) -> Iterator[Decoded]:
-    """Yield each prompt's result once it has ended. Prompts enter in the given order; longest first wastes least.
+) -> Iterator[Sequence[Decoded]]:
+    """Yield the results of prompts that have ended: after each step, and after most steps there are none.
+
+    Prompts enter in the given order; longest first wastes least.
 
     `stopping` is asked between steps: if true, prompts that have not ended are dropped. `meter` counts idle slots.
     """
@@ -25,11 +27,12 @@ def decode(
     while not stopping():
         free = decoder.size - len(decoder.prompts) + len(ended)
         if free >= min(decoder.group, len(waiting)):
-            yield from decoder.take(ended)
+            yield decoder.take(ended)
             decoder.fill([waiting.popleft() for _ in range(min(free, len(waiting)))])
         if not decoder.prompts:
             return
         if meter:
             meter.add("idle slots", len(decoder.prompts) - len(ended), decoder.size)
         ended = decoder.step()
-    yield from decoder.take(ended)
+        yield []
+    yield decoder.take(ended)
