@@ -124,6 +124,6 @@ def compare(engine: ChatterboxEngine, options: ChatterboxConfig, requests: Seque
 def _fill_decoder(engine: ChatterboxEngine, options: ChatterboxConfig, requests: Sequence[Request]) -> Decoder:
     token_stage = TokenStage(engine.residency.models, engine.voice, options, usual=requests[0].precision.t3)
     prompts = [replace(token_stage.prompt_of(request), max_tokens=STEPS) for request in requests]
-    decoder = token_stage.decoder_of(decoder_key(requests[0], prompts[0]))
+    decoder = token_stage.decoder_of(decoder_key(requests[0].precision, requests[0].sampling, len(prompts[0].text)))
     decoder.fill(prompts)
     return decoder

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from pipeline.config import FP32, EspeakConfig, Precision
+from pipeline.config import FP32, EspeakConfig, Precision, Sampling
 from pipeline.data import FULL_SCALE, SAMPLE_RATE, Identity, Request, Speech
 from pipeline.errors import UserError
 
@@ -40,6 +40,9 @@ class EspeakEngine:
             voice_sha256="",
             options=dict(voice=options.voice, rate_wpm=options.rate_wpm, pitch=options.pitch),
         )
+
+    def begin_loading(self, sampling: Sampling) -> None:
+        """Nothing is to be loaded."""
 
     def prepare(self) -> None:
         self._render("")

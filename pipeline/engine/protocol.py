@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from pipeline.config import Precision
+from pipeline.config import Precision, Sampling
 from pipeline.data import Identity, Request, Speech
 
 
@@ -16,6 +16,12 @@ class Engine(Protocol):
 
     def prepare(self) -> None:
         """Check all that a run needs (device, files, shapes), loading no weights; `UserError` names the thing."""
+
+    def begin_loading(self, sampling: Sampling) -> None:
+        """Begin to load what first attempts with `sampling` need, while the caller prepares a folder.
+
+        Called after `prepare`. What goes wrong is raised by `synthesize`, where it is needed.
+        """
 
     @property
     def device(self) -> str:

@@ -128,11 +128,13 @@ class Session:
 
     def _prepare_engine(self) -> Watermarker:
         """`UserError` for what is wrong with device, weights or watermarker. A second call returns the same."""
-        self.engine.prepare()
         return self._watermarker
 
     @cached_property
     def _watermarker(self) -> Watermarker:
+        self.engine.prepare()
+        self._use_rolled_back()
+        self.engine.begin_loading(self.config.sampling)
         return build_watermarker(self.config.watermark, self.engine.device)
 
     def _prepare_folder(self) -> None:
@@ -180,7 +182,6 @@ class Session:
         """Render `pending` with progress, tracker and run record around it; returns the figures."""
         config, engine, folder = self.config, self.engine, self.folder
         watermarker = self._prepare_engine()
-        self._use_rolled_back()
         record = RunRecord(folder.root, config)
         facts = dict(identity=asdict(engine.identity), plan=self.snapshot.digest)
         record.write("running", to_render=len(pending), **facts)

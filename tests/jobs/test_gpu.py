@@ -21,12 +21,12 @@ import torch
 from pathlib import Path
 from pipeline.engine.chatterbox import waveform_stage
 waveforms, calls = waveform_stage.WaveformStage._compute, []
-def breaking(speaker, rows):
-    calls.append(rows)
+def breaking(*batch):
+    calls.append(batch)
     if len(calls) == 4 and not Path("poisoned").exists():
         Path("poisoned").touch()
         torch.zeros(5, device="cuda")[torch.tensor([7], device="cuda")].sum().item()
-    return waveforms(speaker, rows)
+    return waveforms(*batch)
 waveform_stage.WaveformStage._compute = breaking
 """
 # The first worker dies so in the middle of its work.
@@ -35,12 +35,12 @@ import os, signal
 from pathlib import Path
 from pipeline.engine.chatterbox import waveform_stage
 waveforms, calls = waveform_stage.WaveformStage._compute, []
-def breaking(speaker, rows):
-    calls.append(rows)
+def breaking(*batch):
+    calls.append(batch)
     if len(calls) == {call} and not Path("died").exists():
         Path("died").touch()
         os.kill(os.getpid(), {signum})
-    return waveforms(speaker, rows)
+    return waveforms(*batch)
 waveform_stage.WaveformStage._compute = breaking
 """
 

@@ -7,14 +7,16 @@ import logging
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.clip import Clip, read_clip
-from pipeline.config import ChatterboxConfig, Precision, VoiceConfig
+from pipeline.config import ChatterboxConfig, Precision, Sampling, VoiceConfig
 from pipeline.data import TOKENS_PER_SECOND, Identity, Request, Speech
 from pipeline.device.environment import set_allocator, set_kernel_folder
 from pipeline.engine.chatterbox import checkpoint
@@ -44,6 +46,8 @@ class ChatterboxEngine:
         self._clip = read_clip(Path(os.path.expanduser(voice.path))) if voice.path else None
         self._checkpoint = checkpoint.resolve(engine.checkpoint, engine.revision, self._cache)
         self._prepared = self._started = False
+        self._loading: threading.Thread | None = None  # None: not begun
+        self._begun = (0.0, 0.0)  # when loading began: the clock's time, and seconds of compiling until then
         self._logged: dict[str, str] = {}  # `in_use()` as last logged
         self.unchecked = frozenset({"no_eos", "cut_off"} if self._checkpoint.is_stand_in else ())
         self.identity = Identity(
@@ -102,6 +106,27 @@ class ChatterboxEngine:
             except OSError as error:
                 raise UserError(f"engine.cache={self._cache}: {error.strerror}") from error
 
+    def begin_loading(self, sampling: Sampling) -> None:
+        """On a GPU everything for the first batches is loaded and captured. A CPU loads at the first use."""
+        if self._loading:
+            return
+        from pipeline.device import graphs
+
+        compiles = graphs.compiles(self._device)
+        log.info("loading weights%s", ", compiling what no earlier run has compiled" if compiles else "")
+        self._begun = time.monotonic(), graphs.spent_s()
+        self._loading = threading.Thread(target=self._load, args=(sampling,), name="loading", daemon=True)
+        self._loading.start()
+
+    def _load(self, sampling: Sampling) -> None:
+        if self._device.type != "cuda":
+            return
+        import torch
+
+        torch.cuda.set_device(self._device)
+        with suppress(Exception):  # comes again where it is used, to those who know what to do
+            self.residency.load(sampling)
+
     def files(self) -> list[Path]:
         """The checkpoint's files, and the kernels that were compiled."""
         folders = (self._checkpoint.folder, Path(os.environ.get("TRITON_CACHE_DIR", self._cache / "kernels")))
@@ -128,6 +153,10 @@ class ChatterboxEngine:
     def synthesize(self, requests: Iterable[Request], stopping: Callable[[], bool]) -> Iterator[Speech]:
         from pipeline.device.devices import device_errors
 
+        requests = list(requests)
+        if requests:
+            self.begin_loading(requests[0].sampling)
+            self._loading.join()
         with device_errors(self._device):
             for speech in self._log_start(self.residency.synthesize(requests, stopping)):
                 if (found := self.in_use()) != self._logged:  # something was loaded or rebuilt
@@ -142,9 +171,7 @@ class ChatterboxEngine:
             return
         from pipeline.device import graphs
 
-        begun, spent_s, self._started = time.monotonic(), graphs.spent_s(), True
-        compiles = graphs.compiles(self._device)
-        log.info("loading weights%s", ", compiling what no earlier run has compiled" if compiles else "")
+        self._started, (begun, spent_s) = True, self._begun
         for number, speech in enumerate(speeches):
             if number == 0:
                 log.info(

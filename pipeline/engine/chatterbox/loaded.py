@@ -5,7 +5,6 @@ Knows nothing of requests.
 
 import logging
 import math
-import time
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,10 +69,10 @@ class LoadedModels:
 
     def load(self, precision: Precision) -> None:
         """Load all weights that `precision` uses, if they are not loaded yet."""
-        begun, before = time.monotonic(), len(self.t3s) + len(self.flows) + len(self.vocoders)
+        is_new = precision.flow not in self.flows
         self.t3(DTYPES[precision.t3]), self.load_waveforms(precision)
-        if len(self.t3s) + len(self.flows) + len(self.vocoders) > before:
-            log.info("weights loaded after %.1f s", time.monotonic() - begun)
+        if is_new:
+            log.info("weights loaded")
 
     def load_waveforms(self, precision: Precision) -> None:
         """Load flow, vocoder and fade, if they are not loaded yet."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config import ChatterboxConfig, Precision
+from pipeline.config import ChatterboxConfig, Precision, Sampling
 from pipeline.data import NotFinite, Request, Speech
 from pipeline.device.dtypes import DTYPES
 from pipeline.device.memory import catch_oom, free_memory, release_memory
@@ -69,6 +69,15 @@ class Residency:
         release_memory(self._device, cycles=True)
         self.waveform_stage = WaveformStage(self.models, self._voice_of)  # with the initial batch size
         yield from self._synthesize(list(pending), stopping)
+
+    def load(self, sampling: Sampling) -> None:
+        """Load and build what first attempts with `sampling` need, as far as it is on the device at the same time."""
+        self._prepare_voices([self._precision.voice_encoder])
+        self.models.t3(DTYPES[self._precision.t3])
+        if not self.phased:
+            self.models.load(self._precision)
+            self.token_stage.build(self._precision, sampling)
+            self.waveform_stage.warm_up(self._precision)
 
     def use(self, precision: Precision) -> None:
         """Use `precision` for first attempts from now on, and free the weights that it does not use."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.config import ChatterboxConfig
+from pipeline.config import ChatterboxConfig, Precision, Sampling
 from pipeline.data import NotFinite, Request
 from pipeline.device.dtypes import DTYPES, float32_math
 from pipeline.device.memory import catch_oom, free_memory, release_memory, total_memory
@@ -83,7 +83,8 @@ class TokenStage:
         for request in requests:
             try:
                 prompt = self.prompt_of(request)
-                by_key.setdefault(decoder_key(request, prompt), {})[prompt] = request
+                key = decoder_key(request.precision, request.sampling, len(prompt.text))
+                by_key.setdefault(key, {})[prompt] = request
             except Exception as error:  # concerns this request alone
                 yield [(request, error)]
         for key, prompts in by_key.items():
@@ -105,6 +106,10 @@ class TokenStage:
                 f"lower engine.max_tokens={self._max_tokens}, free memory, or use device=cpu"
             ) from error
         self.halve()
+
+    def build(self, precision: Precision, sampling: Sampling) -> None:
+        """Build the decoder that most requests with this precision and sampling need."""
+        self.decoder_of(decoder_key(precision, sampling, TEXT_LENGTHS[0]))
 
     @property
     def usual_decoder(self) -> Decoder:
@@ -197,15 +202,14 @@ def slot_bytes(weights: T3Weights, max_text: int, max_tokens: int, cfg: bool) ->
     return 2 * row if cfg else row
 
 
-def decoder_key(request: Request, prompt: Prompt) -> DecoderKey:
-    """The key of a request. ValueError if the text is too long for the model."""
-    sampling = request.sampling
-    max_text = next((length for length in TEXT_LENGTHS if len(prompt.text) <= length), None)
+def decoder_key(precision: Precision, sampling: Sampling, num_tokens: int) -> DecoderKey:
+    """The key of a request with so many text tokens. ValueError if they are too many for the model."""
+    max_text = next((length for length in TEXT_LENGTHS if num_tokens <= length), None)
     if max_text is None:  # on a GPU, an index out of range destroys the CUDA context
-        raise ValueError(f"{len(prompt.text)} text tokens are more than the model's {TEXT_LENGTHS[-1]}")
+        raise ValueError(f"{num_tokens} text tokens are more than the model's {TEXT_LENGTHS[-1]}")
     return DecoderKey(
-        number_format=request.precision.t3,
-        voice_encoder=request.precision.voice_encoder,
+        number_format=precision.t3,
+        voice_encoder=precision.voice_encoder,
         exaggeration=sampling.exaggeration,
         cfg=sampling.cfg_weight > 0,
         with_top_p=sampling.top_p < 1,

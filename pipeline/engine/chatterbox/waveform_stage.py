@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from traceback import clear_frames
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,6 +98,12 @@ class WaveformStage:
             yield from self._submit_and_collect(waiting, stopping)
         yield from self._collect(0, stopping)
 
+    def warm_up(self, precision: Precision) -> None:
+        """On a GPU, begin to compute a pack of nothing: the first batch finds its kernels and graph loaded."""
+        row = torch.zeros(FIRST_FRAMES // 8, dtype=torch.int64)  # with the prompt, four of them fill a pack or more
+        if self._thread:
+            self._thread.submit(self._compute_and_clear, [row] * 4, [0] * 4, precision)
+
     def halve(self) -> None:
         """Halve the memory of later batches and free that of earlier ones. OutOfMemoryError below MIN_MEMORY."""
         if self._memory < MIN_MEMORY:
@@ -147,12 +154,14 @@ class WaveformStage:
 
     def _submit(self, rows: Sequence[WaveformRequest]) -> None:
         """Start a batch. All rows must have the same precision."""
+        tokens, seeds = [row.tokens for row in rows], [row.request.seed for row in rows]
+        batch = tokens, seeds, rows[0].request.precision
         if self._thread:
-            future = self._thread.submit(self._compute_and_clear, rows)
+            future = self._thread.submit(self._compute_and_clear, *batch)
         else:
             future = Future()
             try:
-                future.set_result(self._compute_and_clear(rows))
+                future.set_result(self._compute_and_clear(*batch))
             except Exception as error:
                 future.set_exception(error)
         self._submitted.append((rows, future))
@@ -193,24 +202,23 @@ class WaveformStage:
             for row in rows:
                 self._submit([row])
 
-    def _compute_and_clear(self, rows: Sequence[WaveformRequest]) -> WaveformBatch:
+    def _compute_and_clear(self, *batch: Any) -> WaveformBatch:
         """Run `_compute`. Clear an error's frames, which would keep the batch's memory until the error is handled."""
         try:
-            return self._compute(rows)
+            return self._compute(*batch)
         except Exception as error:
             clear_frames(error.__traceback__)
             raise
 
     @torch.inference_mode()
-    def _compute(self, rows: Sequence[WaveformRequest]) -> WaveformBatch:
+    def _compute(self, tokens: Sequence[Tensor], seeds: Sequence[int], precision: Precision) -> WaveformBatch:
         """As `S3Gen.inference`, with a number format each for flow and vocoder. 960 samples a token."""
-        device, precision, seeds = self._models.device, rows[0].request.precision, [row.request.seed for row in rows]
         voice, flow = self._voice_of(precision.voice_encoder), self._models.flow(precision.flow)
         vocoder, fade = self._models.vocoder(precision.vocoder), self._models.fade
         if self._stream:  # the current stream may still be copying weights and voice
-            self._stream.wait_stream(torch.cuda.current_stream(device))
+            self._stream.wait_stream(torch.cuda.current_stream(self._models.device))
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
-            mels = flow([row.tokens for row in rows], seeds, voice)
+            mels = flow(tokens, seeds, voice)
             waves = vocoder(mels, seeds, precision.vocoder, self._memory)
             for samples in waves:
                 samples[: len(fade)] *= fade  # as stock does, to hide what spills over from the prompt
