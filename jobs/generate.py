@@ -35,12 +35,14 @@ def generate(config: GenerateConfig, stop: Stop, plan: "Callable[[], BookPlan] |
 
 if __name__ == "__main__":
     from jobs.cli import log_settings, main  # not in the worker, which has no use for Hydra
+    from pipeline.engine.registry import prepare_environment
     from pipeline.run.supervise import supervise
 
     def supervised(config: GenerateConfig, stop: Stop) -> int:
         """`generate` in a worker that is replaced when it dies."""
         if config.dry_run:
             return generate(config, stop)
+        prepare_environment(config)
         return supervise("jobs.generate:generate", config, log_settings(), stop, lambda: prepare(config))
 
     def prepare(config: GenerateConfig) -> "BookPlan":

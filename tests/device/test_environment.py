@@ -1,6 +1,8 @@
-"""How torch hands out a GPU's memory: as the engine needs it, unless the user has said how."""
+"""Variables that are set for the user, unless the user has said how: memory, and where bytecode is kept."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -34,3 +36,24 @@ def test_what_a_user_says_stands_whatever_the_name(name, monkeypatch):
     monkeypatch.setenv(name, "max_split_size_mb:64")
     module.set_allocator()
     assert said() == {name: "max_split_size_mb:64"}
+
+
+KEEP = """
+import subprocess, sys
+from pathlib import Path
+from pipeline.device.environment import keep_bytecode
+keep_bytecode(Path("kept"))
+subprocess.run([sys.executable, "-c", "import torch"], check=True)
+"""
+
+
+@pytest.mark.parametrize("can_write", [True, False])
+def test_bytecode_is_kept_where_it_may_be_written(can_write, tmp_path):
+    """As in a container that says PYTHONDONTWRITEBYTECODE=1, with a torch that was installed without bytecode."""
+    (tmp_path / "libraries" / "torch").mkdir(parents=True)
+    (tmp_path / "libraries" / "torch" / "__init__.py").write_text("")
+    path = os.pathsep.join([str(tmp_path / "libraries"), os.getcwd()])
+    env = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "" if can_write else "1"}
+    subprocess.run([sys.executable, "-c", KEEP], cwd=tmp_path, env=env, check=True)
+    kept, beside = list(tmp_path.glob("kept/**/torch/*.pyc")), list(tmp_path.glob("libraries/torch/*/*.pyc"))
+    assert (len(kept), len(beside)) == ((0, 1) if can_write else (1, 0))

@@ -23,7 +23,7 @@ from pipeline.engine.chatterbox import waveform_stage
 waveforms, calls = waveform_stage.WaveformStage._compute, []
 def breaking(*batch):
     calls.append(batch)
-    if len(calls) == 4 and not Path("poisoned").exists():
+    if len(calls) >= 4 and any(Path("outputs").rglob("*.wav")) and not Path("poisoned").exists():
         Path("poisoned").touch()
         torch.zeros(5, device="cuda")[torch.tensor([7], device="cuda")].sum().item()
     return waveforms(*batch)
