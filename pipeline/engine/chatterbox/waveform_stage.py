@@ -99,9 +99,10 @@ class WaveformStage:
         yield from self._collect(0, stopping)
 
     def warm_up(self, precision: Precision) -> None:
-        """On a GPU, begin to compute a pack of nothing: the first batch finds its kernels and graph loaded."""
-        row = torch.zeros(FIRST_FRAMES // 8, dtype=torch.int64)  # with the prompt, four of them fill a pack or more
+        """On a GPU, begin to compute a first batch of nothing: the real one finds its kernels and graph loaded."""
         if self._thread:
+            prompt = self._voice_of(precision.voice_encoder).prompt_token.shape[1]
+            row = torch.zeros(max(FIRST_FRAMES // 8 - prompt, 1), dtype=torch.int64)  # a quarter of the pack
             self._thread.submit(self._compute_and_clear, [row] * 4, [0] * 4, precision)
 
     def halve(self) -> None:
