@@ -47,7 +47,9 @@ class WeightsConfig:
         None, "folder with the five stock files, or stand-in, or stand-in-tiny; null: the Hugging Face cache or hub"
     )
     revision: str | None = option(None, "commit of the hub's repository to use; null: the cached one, else the newest")
-    cache: str = option("~/.cache/chatterbox-batch", "folder of what is computed once: conditionals, stand-in weights")
+    cache: str = option(
+        "~/.cache/chatterbox-batch", "folder of what is computed once: conditionals, stand-in weights, hashes, bytecode"
+    )
 
 
 @dataclass(frozen=True)

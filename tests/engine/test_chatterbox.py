@@ -13,7 +13,7 @@ from chatterbox.tts import ChatterboxTTS, Conditionals
 
 from pipeline.checks import judge, measure
 from pipeline.checks.tokens import longest_loop
-from pipeline.config import FP32, ChatterboxConfig, CheckConfig, Precision, VoiceConfig
+from pipeline.config import FP32, ChatterboxConfig, CheckConfig, Precision, Sampling, VoiceConfig
 from pipeline.engine.chatterbox.engine import ChatterboxEngine
 from pipeline.engine.chatterbox.files import TOKENIZER_FILE
 from pipeline.engine.chatterbox.s3gen import flow, vocoder
@@ -30,6 +30,16 @@ BF16 = Precision("bf16", "fp32", "fp32", "fp32")
 
 def speak(engine, *requests):
     return list(engine.synthesize(requests, lambda: False))
+
+
+def test_what_was_loaded_before_the_first_request_is_used_and_changes_nothing(make_engine, engine, ask):
+    early = make_engine()
+    early.prepare()
+    early.residency.load(Sampling())
+    decoder = early.residency.token_stage.usual_decoder
+    (one,), (other,) = [list(some.synthesize([ask(tokens=5)], lambda: False)) for some in (early, engine)]
+    assert early.residency.token_stage.usual_decoder is decoder
+    assert np.array_equal(one.samples, other.samples) and np.array_equal(one.tokens, other.tokens)
 
 
 def test_building_an_engine_imports_nothing_heavy(cache):

@@ -63,6 +63,19 @@ def test_what_is_begun_ahead_is_the_same_speech(speaker, items, ahead, monkeypat
         assert np.array_equal(spoken[speech.request], speech.samples)
 
 
+def test_a_batch_that_is_ready_is_spoken_though_no_other_one_is_full(speaker, items, ahead, monkeypatch):
+    ready = []
+    monkeypatch.setattr(waveform_stage, "_is_ready", lambda future: bool(ready))
+
+    def steps():
+        yield [items[0]]
+        ready.append(True)
+        yield []
+        pytest.fail("its batch had been ready a step before")
+
+    assert next(speaker.speak(steps(), never)).request is items[0][0]
+
+
 def test_when_it_is_to_stop_what_has_begun_is_spoken_and_nothing_begins(speaker, items, ahead):
     given = []
 

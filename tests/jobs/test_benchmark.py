@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.benchmark import job as job_stage
-from pipeline.benchmark import s3gen, stages, t3
+from pipeline.benchmark import s3gen, stages, start, t3
 from pipeline.benchmark.sample import spread
 from pipeline.benchmark.table import Figures, save
 
@@ -61,6 +61,21 @@ def test_whole_jobs_are_measured_beside_stock_and_leave_nothing_behind(benchmark
         assert row["ratio"] == pytest.approx(row["value"] / row["stock"]) and row["settings"]["audio_s"] > 0
     assert {f"{stage} alone" for stage in ("tokens", "waveforms", "checks", "watermark", "files")} <= set(rows)
     assert rows["10 s of speech, text to samples, batch 1"]["value"] > 0
+    assert [path.name for path in ROWS.parent.iterdir()] == [ROWS.name]
+
+
+@pytest.mark.long
+def test_a_start_is_measured_from_the_command_to_the_exit_and_leaves_nothing_behind(benchmark, monkeypatch):
+    monkeypatch.setattr(start, "_libraries", lambda: [])  # other tests would have to read them from the disk again
+    monkeypatch.setattr(start, "WARM_RUNS", 1)
+    ended = benchmark("stage=start", "engine.flow_steps=1", "chapters=2", "watermark.enabled=false")
+    assert ended.code == 0, ended.err
+    rows = {row["name"]: row["value"] for row in json.loads(ROWS.read_text())}
+    for state in ("cold", "warm"):
+        marks = [rows[f"command to {mark}, {state}"] for mark in (*start.MARKS, "exit")]
+        assert 0 < marks[0] and marks == sorted(marks)
+        assert rows[f"last row to exit, {state}"] == pytest.approx(marks[-1] - marks[-2])
+    assert 0 < rows["imports of the supervisor, warm"] < rows["imports of the worker, warm"]
     assert [path.name for path in ROWS.parent.iterdir()] == [ROWS.name]
 
 
