@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ..conftest import rows_of
+from .processes import workers_of
 from .test_signals import JOURNAL, rows_written, start, wait_for  # noqa: F401  (a fixture)
 
 COUNT = 5_000
@@ -30,7 +31,8 @@ def test_memory_and_handles_do_not_grow_over_5000_utterances(start, tmp_path):  
     seen = []
     for rows in (2000, 4900):  # libraries fill their caches of shapes first
         wait_for(process, lambda rows=rows: rows_written() >= rows)
-        seen.append((memory_mib(process.pid), min(handles(process.pid) for _ in range(100))))
+        (worker,) = workers_of(process.pid)
+        seen.append((memory_mib(worker), min(handles(worker) for _ in range(100))))
     assert process.wait() == 0
     assert seen[1][0] < seen[0][0] + 100 and seen[1][1] <= seen[0][1] + 2
     assert len(rows_of(JOURNAL.parent.parent / "metadata.parquet")) == COUNT
